@@ -1,0 +1,110 @@
+# Everything a contributor runs, and what CI runs, is a target here; docs/contributing.md says more.
+#
+# A machine with CPython 3.11 or newer and git is enough. The first target makes `.venv`; later ones
+# install what their dependency group still lacks, and again when pyproject.toml changes.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:                     # several targets install into one environment
+.DELETE_ON_ERROR:
+
+bin := .venv/bin
+code := kestrel_core transports protocols middleware tests docs/examples
+wheel_directory := dist
+
+# The stamp of one group in the environment `.venv`, and of the tests in `.venv-3.12` and so on.
+installed := .venv/.installed-
+
+.venv/.installed-%: pyproject.toml kestrel_core/_version.py .ci/environment
+	.ci/environment .venv any $*
+	@touch $@
+
+.venv-%/.installed-test: pyproject.toml kestrel_core/_version.py .ci/environment
+	.ci/environment .venv-$* $* test
+	@touch $@
+
+.PRECIOUS: .venv/.installed-% .venv-%/.installed-test
+
+.PHONY: help
+help:  ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+	    while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
+
+.PHONY: serve
+serve: $(installed)demo  ## serve the demo application; ARGS='--bind ...' is handed on
+	$(bin)/kestrel --app-dir docs/examples demo:app $(ARGS)
+
+.PHONY: test
+test: $(installed)test  ## run the tests; ARGS='tests/unit -k limits' is handed on
+	$(bin)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: lint types completeness contracts docs package coverage test-all  ## everything CI checks, in its order
+
+.PHONY: lint
+lint: $(installed)lint  ## formatting and lint rules, nothing is changed
+	$(bin)/ruff format --check
+	$(bin)/ruff check
+	$(bin)/ruff check --config .ci/core.ruff.toml kestrel_core
+
+.PHONY: types
+types: $(installed)test $(installed)lint  ## mypy and pyright, both strict
+	$(bin)/mypy
+	$(bin)/pyright --pythonpath $(bin)/python
+
+# Takes its interpreter from the path alone. kestrel_middleware joins when it has something to say.
+.PHONY: completeness
+completeness: $(installed)test $(installed)lint  ## every public name has a type that all checkers agree on
+	@for package in kestrel_core kestrel_transports kestrel_protocols; do \
+	    echo "pyright --verifytypes $$package"; \
+	    PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/pyright --verifytypes $$package --ignoreexternal || exit; \
+	done
+
+.PHONY: contracts
+contracts: $(installed)lint  ## who may import whom
+	$(bin)/lint-imports --no-logo
+
+.PHONY: coverage
+coverage: $(installed)test  ## run the tests and report what they do not reach
+	$(bin)/coverage erase
+	$(bin)/coverage run -m pytest
+	$(bin)/coverage combine --quiet
+	$(bin)/coverage report
+
+.PHONY: test-all
+test-all: $(installed)test  ## run the tests on every other supported Python of this machine
+	@own=$$($(bin)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $$(.ci/find-pythons | cut -d' ' -f1); do \
+	    if [ $$version != $$own ]; then $(MAKE) test-$$version || exit; fi; \
+	done
+
+test-3.%: .venv-3.%/.installed-test
+	.venv-3.$*/bin/python -m pytest
+
+.PHONY: package
+package: $(installed)package  ## build sdist and wheel, and use the wheel as a stranger would
+	rm -rf $(wheel_directory)
+	$(bin)/python -m build --outdir $(wheel_directory)
+	$(bin)/python .ci/smoke_test.py $(wheel_directory)/*.whl
+
+.PHONY: docs
+docs: $(installed)docs  ## build the documentation into .site
+	$(bin)/mkdocs build --quiet --strict --config-file .mkdocs.yml
+
+.PHONY: bench
+bench: $(installed)test  ## run the benchmarks; ARGS is handed on
+	$(bin)/python tests/benchmarks/run.py $(ARGS)
+
+.PHONY: format
+format: $(installed)lint  ## rewrite the code in the house's format
+	$(bin)/ruff check --fix-only --select I
+	$(bin)/ruff format
+
+.PHONY: clean
+clean:  ## remove what the targets made, but for the environments
+	rm -rf .site build $(wheel_directory) htmlcov .coverage .coverage.* \
+	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find $(code) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean  ## remove the environments, too
+	rm -rf .venv .venv-*

@@ -1,0 +1,171 @@
+"""One connection on its way through the pipeline, whichever transport it came from."""
+
+import time
+from abc import ABC, abstractmethod
+from itertools import count
+
+import attrs
+import trio
+
+from kestrel_core.duplex_pipe import DuplexPipe
+from kestrel_core.end_reason import EndReason
+from kestrel_core.features import Features
+from kestrel_core.limits import Limits
+from kestrel_core.signals import Signal
+from kestrel_core.timers import Deadline, Timers
+
+__all__ = ["Address", "Connection", "MultiplexedConnection"]
+
+# Connection ids count up from the time of start, in base 32, so that they differ between two runs
+# of a server and still fit thirteen characters (as Kestrel's do).
+_ID_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_sequence = count(time.time_ns() // 100)
+
+
+@attrs.frozen
+class Address:
+    """One end of a connection: a host and port, or a path or name with no port."""
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        if self.port is None:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Connection:
+    """A peer, the bytes to and from it, and what is known about both.
+
+    Made by transports. `transport` may be replaced by middleware for the span of what follows;
+    that is how bytes get wrapped. `local`, `remote` may be corrected by middleware that knows
+    better, such as one that reads a PROXY header.
+
+    Its task is the one that the server started for it; other tasks may call `abort`,
+    `request_close` and the two signals' `wait`.
+    """
+
+    __slots__ = (
+        "_base",
+        "_sequence_number",
+        "close_requested",
+        "closed",
+        "deadline",
+        "end_reason",
+        "features",
+        "limits",
+        "local",
+        "remote",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        transport: DuplexPipe,
+        *,
+        limits: Limits,
+        timers: Timers,
+        local: Address | None = None,
+        remote: Address | None = None,
+    ) -> None:
+        self._base = transport
+        self._sequence_number = next(_sequence)
+        self.transport = transport
+        """The bytes. A middleware that replaces it puts the old one back in a `finally`."""
+        self.limits = limits
+        self.local = local
+        """Our end, or None where the transport has no name for it."""
+        self.remote = remote
+        """The peer's end, or None where it has no name, as most clients of Unix sockets."""
+        self.features = Features()
+        self.deadline: Deadline = timers.deadline()
+        """The one deadline of this connection; whoever is serving it at the moment sets it."""
+        self.close_requested = Signal()
+        """Please finish soon: the server is draining, or somebody called `request_close`."""
+        self.closed = Signal()
+        """The transport is gone: reset by the peer, aborted, or closed by us. A peer that merely
+        ended its own side has not closed the connection."""
+        self.end_reason: EndReason | None = None
+        """Why the connection ended, once that is known; see `record_end`."""
+
+    @property
+    def id(self) -> str:
+        """A name for logs, unique in this process: thirteen characters of base 32."""
+        number, digits = self._sequence_number, ""
+        for _ in range(13):
+            digits = _ID_DIGITS[number & 31] + digits
+            number >>= 5
+        return digits
+
+    def record_end(self, reason: EndReason) -> None:
+        """Note why the connection ends; the first reason wins."""
+        if self.end_reason is None:
+            self.end_reason = reason
+
+    def request_close(self) -> None:
+        """Ask whoever serves the connection to finish what is under way and then end it."""
+        self.close_requested.set()
+
+    def abort(self, reason: EndReason) -> None:
+        """End the transport now, for `reason`; unsent bytes are lost.
+
+        Pending reads and flushes raise `trio.BrokenResourceError`. Code that is waiting for
+        something else is not interrupted.
+        """
+        self.record_end(reason)
+        self._base.abort()
+        self.closed.set()
+
+    async def aclose(self) -> None:
+        """Flush and close the transport, whatever wraps it; closed afterwards in any case.
+
+        The server does this when the pipeline returns; a client does it itself.
+        """
+        self.deadline.close()
+        try:
+            await self._base.aclose()
+        finally:
+            self.closed.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is gone."""
+        await self.closed.wait()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.local} <- {self.remote}>"
+
+
+class MultiplexedConnection(Connection, ABC):
+    """A connection that carries streams, each of them again a `Connection`.
+
+    Its own `transport` carries no bytes: reading or writing it raises
+    `trio.ClosedResourceError`. A middleware that needs bytes cannot be composed over it.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def accept_stream(self) -> Connection:
+        """Wait for the peer to open a stream.
+
+        Raises:
+            trio.EndOfChannel: the connection ended; there will be no more.
+        """
+
+    @abstractmethod
+    async def open_stream(self) -> Connection:
+        """Open a stream to the peer, waiting while the peer allows no more of them.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone.
+        """
+
+
+async def close_within(connection: Connection, seconds: float) -> None:
+    """Close `connection` even if the peer does not read, in `seconds` at most.
+
+    Runs to its end under cancellation too: it is shielded, and the deadline bounds it.
+    """
+    with trio.move_on_after(seconds, shield=True):
+        await connection.aclose()

@@ -1,0 +1,49 @@
+"""Why a connection ended: one vocabulary for middleware, logs and the live table."""
+
+from enum import Enum
+
+__all__ = ["EndReason"]
+
+
+class EndReason(Enum):
+    """The first reason recorded on a connection wins.
+
+    The values are the `error.type` words of Kestrel's `kestrel.connection.duration` metric where
+    it has one, so that dashboards made for it fit. A reason joins when something records it.
+    """
+
+    # Ends that nobody needs to look at.
+    COMPLETED = "completed"
+    """The handler returned by itself."""
+    PEER_CLOSED = "peer_closed"
+    """The peer ended its side between messages."""
+    SHUTDOWN = "shutdown"
+    """The server was asked to drain and the connection had finished its work."""
+
+    # The peer's doing.
+    CONNECTION_RESET = "connection_reset"
+    INVALID_REQUEST_LINE = "invalid_request_line"
+    INVALID_REQUEST_HEADERS = "invalid_request_headers"
+    INVALID_HTTP_VERSION = "invalid_http_version"
+    INVALID_BODY_FRAMING = "invalid_body_reader_state"
+    TLS_NOT_SUPPORTED = "tls_not_supported"
+    UNEXPECTED_END_OF_REQUEST_CONTENT = "unexpected_end_of_request_content"
+
+    # A limit of ours (see `Limits`).
+    MAX_CONCURRENT_CONNECTIONS_EXCEEDED = "max_concurrent_connections_exceeded"
+    MAX_REQUEST_LINE_EXCEEDED = "max_request_line_size_exceeded"
+    MAX_REQUEST_HEADERS_TOTAL_SIZE_EXCEEDED = "max_request_headers_total_size_exceeded"
+    MAX_REQUEST_HEADER_COUNT_EXCEEDED = "max_request_header_count_exceeded"
+    MAX_REQUEST_BODY_SIZE_EXCEEDED = "max_request_body_size_exceeded"
+    KEEP_ALIVE_TIMEOUT = "keep_alive_timeout"
+    REQUEST_HEADERS_TIMEOUT = "request_headers_timeout"
+    REQUEST_BODY_DRAIN_TIMEOUT = "server_timeout"
+
+    # The application's or the server's doing.
+    ABORTED_BY_APP = "aborted_by_app"
+    ERROR_AFTER_STARTING_RESPONSE = "error_after_starting_response"
+    RESPONSE_CONTENT_LENGTH_MISMATCH = "response_content_length_mismatch"
+    APP_SHUTDOWN_TIMEOUT = "app_shutdown_timeout"
+    """The drain time ran out, or the server was aborted, with the connection still at work."""
+    OTHER_ERROR = "other_error"
+    """A handler or a middleware raised; the error log has the traceback."""

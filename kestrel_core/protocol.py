@@ -1,0 +1,44 @@
+"""What a protocol handler is to the rest: a name, a sniffer and a connection handler."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from typing import ClassVar
+
+from kestrel_core.connection import Connection
+
+__all__ = ["Protocol", "Sniff"]
+
+
+class Sniff(Enum):
+    """Whether the first bytes of a connection belong to a protocol."""
+
+    YES = "yes"
+    NO = "no"
+    MORE = "more"
+    """So far they might; ask again with more of them."""
+
+
+class Protocol(ABC):
+    """A protocol that can be found on a connection and can serve it."""
+
+    name: ClassVar[str]
+    """As in the registry and in logs, such as "http/1.1"."""
+
+    alpn: ClassVar[Sequence[str]] = ()
+    """The ALPN names that choose it, as registered with IANA."""
+
+    @abstractmethod
+    def sniff(self, prefix: bytes) -> Sniff:
+        """Tell whether `prefix`, the first bytes of a connection, are this protocol's.
+
+        Pure: no I/O, no state. Once it answered YES or NO a longer prefix gets the same answer.
+        """
+
+    @abstractmethod
+    async def __call__(self, connection: Connection) -> None:
+        """Serve `connection` until it is over; the caller closes the transport.
+
+        What the peer does wrong ends the connection with an `EndReason` and is not raised, except
+        for `trio.BrokenResourceError` when the peer is gone.
+        """

@@ -1,0 +1,335 @@
+"""The server: it binds endpoints, runs a task for each connection, and ends all of it in order.
+
+Theory of operation. `serve` holds two nurseries. The outer one has what connections rely on: the
+timers, and the background tasks of transports. The inner one has a task for each listener, which
+accepts and opens a nursery of its own for its connections. Leaving the inner one means that every
+connection has ended; then the outer one is cancelled.
+
+Draining unbinds the listeners, so that the accept loops end and their nurseries wait for what is
+left; it asks every connection to finish; and at its deadline it aborts those that have not and
+cancels the inner nursery. Cancelling `serve` from outside is the same without the asking.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+
+import attrs
+import trio
+
+from kestrel_core.connection import Connection, close_within
+from kestrel_core.end_reason import EndReason
+from kestrel_core.endpoint import Endpoint
+from kestrel_core.errors import ConfigurationError, KestrelError
+from kestrel_core.limits import Limits
+from kestrel_core.middleware import ConnectionHandler, Middleware, compose, needs_bytes
+from kestrel_core.registry import PluginKind, Registry
+from kestrel_core.signals import Signal
+from kestrel_core.timers import Timers
+from kestrel_core.transport import Listener, Transport, TransportContext
+
+__all__ = ["Server"]
+
+_log = logging.getLogger("kestrel.server")
+_connection_log = logging.getLogger("kestrel.connection")
+
+
+@attrs.frozen
+class _Listen:
+    """What `listen` was asked for."""
+
+    endpoint: Endpoint
+    handler: ConnectionHandler
+    middleware: Sequence[Middleware]
+
+
+class _Bound:
+    """A listener that accepts, and the connections that came from it."""
+
+    __slots__ = ("connections", "cut", "ended", "handler", "listener")
+
+    def __init__(self, listener: Listener, handler: ConnectionHandler) -> None:
+        self.listener = listener
+        self.handler = handler
+        self.connections: dict[Connection, None] = {}
+        self.cut = trio.CancelScope()
+        """Around everything that serves this listener's connections."""
+        self.ended = Signal()
+        """Set when it accepts no more and its last connection has ended."""
+
+
+class Server:
+    """Serves connections on any number of endpoints; see `serve`.
+
+    It takes no signals and touches nothing global, so a program may run several. `limits` hold
+    for all endpoints together; `registry` finds transports by scheme. A server serves once.
+    """
+
+    def __init__(self, *, limits: Limits | None = None, registry: Registry | None = None) -> None:
+        self.limits = limits or Limits()
+        self.registry = registry or Registry()
+        self._listens: list[_Listen] = []
+        self._bound: list[_Bound] = []
+        self._connections: dict[Connection, None] = {}
+        self._context: TransportContext | None = None
+        self._serving: trio.Nursery | None = None
+        self._finished = Signal()
+        self._draining = False
+        self._failure: KestrelError | OSError | None = None
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """The connections there are now: a live view, in the order in which they were accepted."""
+        return self._connections.keys()
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """What is bound now, in the order in which it was bound."""
+        return [bound.listener.endpoint for bound in self._bound]
+
+    def listen(
+        self,
+        endpoint: Endpoint | str,
+        handler: ConnectionHandler,
+        *,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        """Have `serve` bind `endpoint` and run `handler`, inside `middleware`, on its connections.
+
+        A `Protocol` is such a handler. The first middleware is the outermost.
+
+        Raises:
+            EndpointError: the text is no endpoint, or its scheme is unknown.
+        """
+        self._listens.append(_Listen(self._parse(endpoint), handler, tuple(middleware)))
+
+    async def serve(
+        self, *, task_status: trio.TaskStatus[list[Endpoint]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Bind every endpoint, accept and serve until `drain` or `abort` has ended it all.
+
+        `await nursery.start(server.serve)` returns the bound endpoints, in the order in which they
+        were given, once connections can be made. If one cannot be bound, none is. Cancelling it
+        aborts every connection.
+
+        Raises:
+            BindError: an endpoint could not be bound.
+            EndpointError, PluginError: an endpoint makes no sense, or its transport cannot load.
+            OSError: accepting failed for good; the server has stopped.
+            RuntimeError: this server has served before.
+        """
+        if self._context is not None:
+            raise RuntimeError("a server serves once; make another")
+        timers = Timers()
+        async with trio.open_nursery() as background:
+            self._context = TransportContext(background, self.limits, timers)
+            background.start_soon(timers.run)
+            try:
+                async with trio.open_nursery() as listeners:
+                    self._serving = listeners
+                    if await self._bind_all():
+                        task_status.started(self.endpoints)
+                        await self._finished.wait()
+            finally:
+                self._serving = None
+            background.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def bind(
+        self,
+        endpoint: Endpoint | str,
+        handler: ConnectionHandler,
+        *,
+        middleware: Sequence[Middleware] = (),
+    ) -> Endpoint:
+        """Bind one more endpoint while the server serves; return what was really bound.
+
+        Raises as `listen` and `serve` do, and:
+
+        Raises:
+            RuntimeError: the server is not serving, or is draining.
+        """
+        return await self._bind(_Listen(self._parse(endpoint), handler, tuple(middleware)))
+
+    async def unbind(self, endpoint: Endpoint, seconds: float) -> int:
+        """Stop listening on `endpoint`, as `endpoints` has it; drain its connections.
+
+        Returns how many had to be cut after `seconds`.
+
+        Raises:
+            LookupError: it is not bound.
+        """
+        for bound in self._bound:
+            if bound.listener.endpoint == endpoint:
+                await bound.listener.unbind()
+                return await self._drain([bound], seconds)
+        raise LookupError(f"{endpoint} is not bound")
+
+    async def drain(self, seconds: float) -> int:
+        """Stop accepting, let what is under way finish, and cut what is left after `seconds`.
+
+        Always ends, and `serve` with it. Returns how many connections were cut. It may be called
+        by several tasks: each waits as long as it asked for.
+        """
+        if self._serving is None:
+            return 0
+        self._draining = True
+        for bound in self._bound:
+            await bound.listener.unbind()
+        cut = await self._drain(list(self._bound), seconds)
+        self._finished.set()
+        return cut
+
+    def abort(self) -> None:
+        """Stop at once: unsent bytes are lost, handlers are cancelled, and `serve` ends."""
+        self._draining = True
+        for connection in list(self._connections):
+            connection.abort(EndReason.APP_SHUTDOWN_TIMEOUT)
+        if self._serving is not None:
+            self._serving.cancel_scope.cancel()
+
+    async def _drain(self, those: Sequence[_Bound], seconds: float) -> int:
+        for bound in those:
+            for connection in list(bound.connections):
+                connection.request_close()
+        with trio.move_on_after(seconds):
+            for bound in those:
+                await bound.ended.wait()
+        cut = [connection for bound in those for connection in bound.connections]
+        for connection in cut:
+            connection.abort(EndReason.APP_SHUTDOWN_TIMEOUT)
+        if cut:
+            _log.warning("%d connections did not finish in %g s and were cut", len(cut), seconds)
+            for bound in those:
+                bound.cut.cancel()
+        for bound in those:
+            await bound.ended.wait()
+        return len(cut)
+
+    def _parse(self, endpoint: Endpoint | str) -> Endpoint:
+        if isinstance(endpoint, Endpoint):
+            return endpoint
+        return Endpoint.parse(endpoint, self.registry.names(PluginKind.TRANSPORT))
+
+    async def _bind_all(self) -> bool:
+        """Bind all endpoints or none; tell whether they are bound."""
+        try:
+            for listen in self._listens:
+                await self._bind(listen)
+        except (KestrelError, OSError) as error:
+            # Raised by `serve` itself, after its nurseries, which would wrap it in a group.
+            self._fail(error)
+        return self._failure is None
+
+    async def _bind(self, listen: _Listen) -> Endpoint:
+        if self._serving is None or self._context is None or self._draining:
+            raise RuntimeError("the server is not serving")
+        transport = self.registry.transport(listen.endpoint.scheme)
+        _check_middleware(transport, listen)
+        listener = await transport.bind(listen.endpoint, self._context)
+        bound = _Bound(listener, compose(listen.middleware, listen.handler))
+        self._bound.append(bound)
+        self._serving.start_soon(self._accept, bound)
+        return listener.endpoint
+
+    async def _accept(self, bound: _Bound) -> None:
+        failure: OSError | None = None
+        try:
+            with bound.cut:
+                async with trio.open_nursery() as connections:
+                    try:
+                        while True:
+                            connection = await bound.listener.accept()
+                            if self._is_full():
+                                _refuse(connection)
+                            else:
+                                self._connections[connection] = None
+                                bound.connections[connection] = None
+                                connections.start_soon(self._run, bound, connection)
+                    except trio.ClosedResourceError:
+                        pass  # unbound: what was accepted goes on
+                    except OSError as error:
+                        failure = error
+                        connections.cancel_scope.cancel()
+        finally:
+            self._bound.remove(bound)
+            bound.ended.set()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await bound.listener.aclose()
+        if failure is not None:
+            _log.error("accepting on %s failed: %s", bound.listener.endpoint, failure)
+            self._fail(failure)
+
+    def _is_full(self) -> bool:
+        most = self.limits.max_connections
+        return most is not None and len(self._connections) >= most
+
+    def _fail(self, error: KestrelError | OSError) -> None:
+        """Stop serving; `serve` will raise `error`, unless there was an earlier one."""
+        self._failure = self._failure or error
+        self.abort()
+
+    async def _run(self, bound: _Bound, connection: Connection) -> None:
+        """Serve one connection from accept to close; the boundary that no error crosses."""
+        try:
+            await bound.handler(connection)
+            connection.record_end(EndReason.COMPLETED)
+        except BaseExceptionGroup as group:
+            _record_failure(connection, group)
+            rest = group.subgroup(lambda error: not isinstance(error, Exception))
+            if rest is not None:
+                raise rest from None
+        except Exception as error:
+            _record_failure(connection, error)
+        finally:
+            if connection.end_reason is None:  # cancelled, by `abort` or by the drain's deadline
+                connection.abort(EndReason.APP_SHUTDOWN_TIMEOUT)
+            await close_within(connection, self.limits.linger_seconds)
+            del self._connections[connection], bound.connections[connection]
+            if _connection_log.isEnabledFor(logging.DEBUG):
+                _log_end(connection)
+
+
+def _check_middleware(transport: Transport, listen: _Listen) -> None:
+    if not transport.multiplexed:
+        return
+    for middleware in listen.middleware:
+        if isinstance(middleware, needs_bytes):
+            raise ConfigurationError(
+                f"{middleware.middleware} reads the bytes of a connection, but a connection on"
+                f" {listen.endpoint} carries streams; leave it out there"
+            )
+
+
+def _refuse(connection: Connection) -> None:
+    connection.abort(EndReason.MAX_CONCURRENT_CONNECTIONS_EXCEEDED)
+    connection.deadline.close()
+    _log_end(connection)
+
+
+def _record_failure(connection: Connection, error: BaseException) -> None:
+    """Tell a peer that went away from a fault of ours, and log the latter."""
+    if _is_peer_gone(error):
+        connection.record_end(EndReason.CONNECTION_RESET)
+    elif isinstance(error, Exception):
+        connection.abort(EndReason.OTHER_ERROR)
+        _connection_log.error("connection %s: its handler raised", connection.id, exc_info=error)
+
+
+def _is_peer_gone(error: BaseException) -> bool:
+    match error:
+        case BaseExceptionGroup(exceptions=parts):
+            return all(_is_peer_gone(part) for part in parts)
+        case _:
+            return isinstance(error, trio.BrokenResourceError)
+
+
+def _log_end(connection: Connection) -> None:
+    reason = connection.end_reason
+    _connection_log.debug(
+        "connection %s from %s ended: %s",
+        connection.id,
+        connection.remote,
+        reason.value if reason is not None else "unknown",
+        extra={"connection_id": connection.id, "end_reason": reason},
+    )

@@ -1,0 +1,147 @@
+"""Response fields: checked, and formatted for HTTP/1, at the price of a dictionary look-up each."""
+
+import re
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from enum import IntEnum
+from http import HTTPStatus
+
+from kestrel_protocols.http.exchange import ResponseError
+
+__all__ = ["FieldKind", "FieldLines", "date_and_server", "reason_phrase"]
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+
+# What no field value may contain, besides line ends, which are counted (RFC 9110, 5.5).
+_CONTROLS = bytes([*range(9), *range(11, 13), *range(14, 32), 127])
+
+# Distinct names that are remembered; an application that invents names does not fill memory.
+_MOST_NAMES = 1024
+
+
+class FieldKind(IntEnum):
+    """The fields that a server has to know about."""
+
+    ORDINARY = 0
+    CONTENT_LENGTH = 1
+    TRANSFER_ENCODING = 2
+    CONNECTION = 3
+    DATE = 4
+    SERVER = 5
+
+
+_KINDS = {
+    b"content-length": FieldKind.CONTENT_LENGTH,
+    b"transfer-encoding": FieldKind.TRANSFER_ENCODING,
+    b"connection": FieldKind.CONNECTION,
+    b"date": FieldKind.DATE,
+    b"server": FieldKind.SERVER,
+}
+
+
+class _Names(dict[bytes, tuple[bytes, FieldKind]]):
+    """Field names that were checked once, with their line's beginning and their kind."""
+
+    def __missing__(self, name: bytes) -> tuple[bytes, FieldKind]:
+        if not isinstance(name, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # applications are not type-checked by us
+            raise ResponseError(f"a field name is bytes, not {name!r}")
+        if _TOKEN.fullmatch(name) is None:
+            raise ResponseError(f"{name!r} is no field name")
+        known = (name + b": ", _KINDS.get(name.lower(), FieldKind.ORDINARY))
+        if len(self) < _MOST_NAMES:
+            self[name] = known
+        return known
+
+
+_names = _Names()
+
+
+class FieldLines:
+    """An application's fields as lines, and what those that matter to the server say.
+
+    Raises:
+        ResponseError: a name or a value is not one, or Content-Length is no number or repeated.
+    """
+
+    __slots__ = (
+        "connection",
+        "content_length",
+        "has_date",
+        "has_server",
+        "lines",
+        "transfer_encoding",
+    )
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], first_line: bytes) -> None:
+        self.content_length: int | None = None
+        self.transfer_encoding: bytes | None = None
+        self.connection: bytes | None = None
+        self.has_date = False
+        self.has_server = False
+        lines = [first_line]
+        try:
+            for name, value in headers:
+                beginning, kind = _names[name]
+                lines.append(beginning + value)
+                if kind:
+                    self._note(kind, value)
+        except (TypeError, ValueError) as error:
+            raise ResponseError(f"headers are pairs of bytes; this one is not: {error}") from error
+        self.lines = b"\r\n".join(lines)
+        """`first_line` and a line for each field; no line end after the last."""
+        ends = len(lines) - 1
+        if (
+            self.lines.count(b"\r") != ends
+            or self.lines.count(b"\n") != ends
+            or len(self.lines.translate(None, _CONTROLS)) != len(self.lines)
+        ):
+            raise ResponseError(f"a field value has a control character: {_bad_line(lines)!r}")
+
+    def _note(self, kind: FieldKind, value: bytes) -> None:
+        if kind is FieldKind.CONTENT_LENGTH:
+            if self.content_length is not None:
+                raise ResponseError("the response has two Content-Length fields")
+            if not value.isdigit():
+                raise ResponseError(f"Content-Length is {value!r}, which is no length")
+            self.content_length = int(value)
+        elif kind is FieldKind.TRANSFER_ENCODING:
+            self.transfer_encoding = value.lower()
+        elif kind is FieldKind.CONNECTION:
+            self.connection = value.lower()
+        elif kind is FieldKind.DATE:
+            self.has_date = True
+        else:
+            self.has_server = True
+
+
+def _bad_line(lines: list[bytes]) -> bytes:
+    bad = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+    return next((line for line in lines if bad.search(line)), b"")[:128]
+
+
+_stamped_second = 0
+_stamp = b""
+
+
+def date_and_server() -> bytes:
+    """Return the lines Date and Server, each with a line end before it; Date is per second."""
+    global _stamp, _stamped_second
+    second = int(time.time())
+    if second != _stamped_second:
+        _stamped_second = second
+        _stamp = b"\r\ndate: " + formatdate(second, usegmt=True).encode() + b"\r\nserver: kestrel"
+    return _stamp
+
+
+def date_line() -> bytes:
+    """Return the line Date with a line end before it."""
+    return date_and_server().partition(b"\r\nserver")[0]
+
+
+def reason_phrase(status: int) -> str:
+    """Return the registered reason phrase of `status`, or an empty one."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

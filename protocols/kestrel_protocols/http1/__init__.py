@@ -1,0 +1,8 @@
+"""HTTP/1.1 and HTTP/1.0 (RFC 9112), server side.
+
+`connection` drives one connection; `exchange` is one request and its response; `request_head`
+reads heads by a strict pattern, and `unusual_head` judges what does not match it, with h11;
+`body` reads bodies.
+"""
+
+from kestrel_protocols.http1.protocol import Http1 as Http1

@@ -1,0 +1,399 @@
+"""One HTTP/1 connection: heads in, exchanges run one after the other, in this task.
+
+Theory of operation. `serve` is a loop over requests. What has been read and not used stays in the
+`Wire`, so that pipelined requests are taken apart in place; the reader is told what was consumed
+only when it has to fetch, or when a body begins.
+
+The application runs inside the loop. Its answer is written and, unless another request is at hand
+already, flushed; so the answers to a pipelined burst leave together. They never wait for anything
+else: whenever the application is about to wait, what is written is sent as far as possible.
+
+A request that is wrong ends the loop through `_reject`. The end of the loop lingers where the
+client may still be sending, because closing then would reset the connection and could destroy the
+answer on its way. A deadline that expires, and a server that drains, wake the pending read; who
+waits looks at `_expired` and at the connection's `close_requested` to see why.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+
+import trio
+
+from kestrel_core.connection import Connection
+from kestrel_core.end_reason import EndReason
+from kestrel_protocols.http.exchange import (
+    BadRequest,
+    ClientDisconnected,
+    HttpApplication,
+    HttpExchange,
+)
+from kestrel_protocols.http.fields import date_and_server
+from kestrel_protocols.http.rejection import Rejection
+from kestrel_protocols.http.request_context import run_in_fresh_context
+from kestrel_protocols.http1.body import Body, ChunkedBody, LengthBody
+from kestrel_protocols.http1.exchange import Http1Exchange
+from kestrel_protocols.http1.request_head import (
+    FieldBlock,
+    FieldBlocks,
+    RequestLine,
+    RequestLines,
+    check_framing,
+)
+from kestrel_protocols.http1.status_line import STATUS_LINES
+from kestrel_protocols.http1.unusual_head import read_unusual_block, read_unusual_line
+from kestrel_protocols.http1.wire import Wire
+
+__all__ = ["Http1Connection"]
+
+_log = logging.getLogger("kestrel.http")
+
+# Clients of long ago sent a line end too much after a body (RFC 9112, 2.2).
+_MOST_BLANK_LINES = 4
+
+_ALLOW = {
+    Rejection.OPTIONS_METHOD_REQUIRED: b"\r\nallow: OPTIONS",
+    Rejection.CONNECT_METHOD_REQUIRED: b"\r\nallow: CONNECT",
+}
+
+
+class _Phase(Enum):
+    """What the connection waits for, as far as its deadline is concerned."""
+
+    IDLE = auto()
+    HEAD = auto()
+    EXCHANGE = auto()
+    DRAIN = auto()
+
+
+class Http1Connection:
+    """Serves one connection; see the module."""
+
+    __slots__ = (
+        "_application",
+        "_blank_lines",
+        "_blocks",
+        "_connection",
+        "_expired",
+        "_lines",
+        "_on_exchange_end",
+        "_phase",
+        "_wire",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        application: HttpApplication,
+        lines: RequestLines,
+        blocks: FieldBlocks,
+        on_exchange_end: Callable[[HttpExchange], None] | None,
+    ) -> None:
+        self._connection = connection
+        self._application = application
+        self._lines = lines
+        self._blocks = blocks
+        self._on_exchange_end = on_exchange_end
+        self._wire = Wire(connection)
+        self._phase = _Phase.IDLE
+        self._expired = False
+        self._blank_lines = 0
+
+    async def serve(self) -> None:
+        """Serve requests until either side ends the connection.
+
+        Raises:
+            trio.BrokenResourceError: the client reset it.
+        """
+        self._connection.deadline.on_expiry = self._on_deadline
+        self._connection.close_requested.listen(self._on_close_requested)
+        try:
+            await self._serve_requests()
+        except BadRequest as error:
+            await self._reject(error.rejection)
+        finally:
+            self._connection.close_requested.unlisten(self._on_close_requested)
+            self._connection.deadline.clear()
+
+    async def _serve_requests(self) -> None:
+        wire = self._wire
+        limits = self._connection.limits
+        while wire.keep_alive:
+            end = wire.data.find(b"\r\n\r\n", wire.position)
+            if end < 0:
+                end = await self._wait_for_head()
+                if end < 0:
+                    return
+            data, start = wire.data, wire.position
+            line_end = data.find(b"\r\n", start)
+            if line_end == start:
+                self._skip_blank_line()
+                continue
+            if line_end - start > limits.max_request_line_bytes - 2:
+                raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
+            if end - line_end > limits.max_request_headers_bytes - 2:
+                raise BadRequest(Rejection.HEADERS_TOO_LARGE)
+            line_bytes = data[start:line_end]
+            line = self._lines[line_bytes] or read_unusual_line(line_bytes)
+            block_bytes = data[line_end + 2 : end + 2]
+            block = self._blocks[block_bytes] or read_unusual_block(block_bytes)
+            if len(block.fields) > limits.max_request_header_count:
+                raise BadRequest(Rejection.TOO_MANY_HEADERS)
+            wire.position = end + 4
+            self._blank_lines = 0
+            await self._serve_request(line, block, len(block_bytes))
+        if wire.has_input or wire.reader.buffered:
+            await self._linger()
+
+    async def _serve_request(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> None:
+        wire = self._wire
+        body: Body | None = None
+        if not (block.plain and line.http11 and line.authority is None):
+            body = self._body(line, block, head_bytes)
+        if block.close or not (line.http11 or block.keep_alive) or self._connection.close_requested:
+            wire.keep_alive = False
+        self._phase = _Phase.EXCHANGE
+        exchange = Http1Exchange(wire, line, block, body, trio.current_time())
+        wire.driving = True
+        try:
+            await run_in_fresh_context(self._application(exchange), wire.before_waiting)
+        except Exception as error:  # the application's, which must not end the server's loop
+            await self._application_failed(exchange, error)
+        else:
+            if not exchange.response_finished:
+                await self._application_left(exchange)
+        if self._on_exchange_end is not None:
+            self._on_exchange_end(exchange)
+        if exchange.rejection is not None:
+            await self._end_rejected(exchange, exchange.rejection)
+        elif body is not None and not body.complete:
+            await self._drain(body)
+
+    def _body(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> Body | None:
+        check_framing(line, block)
+        wire = self._wire
+        if block.transfer_codings:
+            wire.consume()
+            return ChunkedBody(
+                wire.reader,
+                self._connection.limits,
+                head_bytes=head_bytes,
+                field_count=len(block.fields),
+            )
+        if block.content_length:
+            wire.consume()
+            return LengthBody(wire.reader, self._connection.limits, block.content_length)
+        return None
+
+    # Waiting for a head.
+
+    async def _wait_for_head(self) -> int:
+        """Wait until a head is complete; return where it ends, or -1 if there is no next one.
+
+        Raises:
+            BadRequest: it grows too large, takes too long, or ends too early.
+        """
+        wire, deadline = self._wire, self._connection.deadline
+        reader = wire.reader
+        wire.consume()
+        if wire.writer.unflushed_bytes:
+            await wire.writer.flush()
+        limits = self._connection.limits
+        now = trio.current_time()
+        self._phase = _Phase.HEAD if reader.buffered else _Phase.IDLE
+        if self._phase is _Phase.IDLE:
+            deadline.set(now + limits.keep_alive_seconds)
+        else:
+            deadline.set(now + limits.request_headers_seconds)
+        while True:
+            searched = len(reader.buffered)
+            if searched:
+                reader.advance(0, searched)
+            data = await reader.read()
+            end = data.find(b"\r\n\r\n", max(0, searched - 3))
+            if end >= 0:
+                deadline.clear()
+                wire.data = data
+                return end
+            if reader.read_cancelled and self._stop_waiting(data):
+                return -1
+            if reader.at_eof:
+                if data.strip(b"\r\n"):
+                    raise BadRequest(Rejection.UNEXPECTED_END)
+                self._connection.record_end(EndReason.PEER_CLOSED)
+                return -1
+            _check_head_so_far(
+                data, limits.max_request_line_bytes, limits.max_request_headers_bytes
+            )
+            if data and self._phase is _Phase.IDLE:
+                self._phase = _Phase.HEAD
+                deadline.set(trio.current_time() + limits.request_headers_seconds)
+
+    def _stop_waiting(self, data: bytes) -> bool:
+        """Tell whether whoever cancelled the pending read wants no further request.
+
+        Raises:
+            BadRequest: the head took too long.
+        """
+        if self._expired:
+            if self._phase is _Phase.HEAD:
+                raise BadRequest(Rejection.HEADERS_TIMEOUT)
+            self._connection.record_end(EndReason.KEEP_ALIVE_TIMEOUT)
+            return True
+        if self._connection.close_requested and not data:
+            self._connection.record_end(EndReason.SHUTDOWN)
+            return True
+        return False
+
+    def _skip_blank_line(self) -> None:
+        self._wire.position += 2
+        self._blank_lines += 1
+        if self._blank_lines > _MOST_BLANK_LINES:
+            raise BadRequest(Rejection.INVALID_REQUEST_LINE)
+
+    def _on_deadline(self) -> None:
+        self._expired = True
+        self._wire.reader.cancel_pending_read()
+
+    def _on_close_requested(self) -> None:
+        if self._phase is _Phase.IDLE:
+            self._wire.reader.cancel_pending_read()
+        else:
+            self._wire.keep_alive = False
+
+    # What went wrong.
+
+    async def _application_failed(self, exchange: Http1Exchange, error: Exception) -> None:
+        """Answer 500 if nothing was answered, else cut the connection; log it, once."""
+        if exchange.rejection is not None:
+            return
+        if _is_disconnection(error):
+            self._connection.record_end(EndReason.CONNECTION_RESET)
+            self._wire.keep_alive = False
+            return
+        _log.error(
+            "the application failed on %s %s",
+            exchange.method,
+            exchange.target.decode("ascii", "replace"),
+            exc_info=error,
+            extra={"connection_id": self._connection.id},
+        )
+        if not exchange.response_started:
+            await self._respond_500(exchange)
+        elif not exchange.response_finished:
+            self._connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
+            self._wire.keep_alive = False
+
+    async def _application_left(self, exchange: Http1Exchange) -> None:
+        """The application returned without finishing its response."""
+        if exchange.rejection is not None or exchange.disconnected:
+            self._wire.keep_alive = False
+            return
+        _log.error(
+            "the application returned without %s a response to %s %s",
+            "finishing" if exchange.response_started else "starting",
+            exchange.method,
+            exchange.target.decode("ascii", "replace"),
+            extra={"connection_id": self._connection.id},
+        )
+        if exchange.response_started:
+            self._connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
+            self._wire.keep_alive = False
+        else:
+            await self._respond_500(exchange)
+
+    async def _respond_500(self, exchange: Http1Exchange) -> None:
+        try:
+            await exchange.respond(
+                500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
+            )
+        except ClientDisconnected:
+            self._wire.keep_alive = False
+
+    async def _drain(self, body: Body) -> None:
+        """Read and drop what the application left of a body, so that a next request can come."""
+        wire, deadline = self._wire, self._connection.deadline
+        if not wire.keep_alive:
+            await self._linger()
+            return
+        self._phase = _Phase.DRAIN
+        deadline.set(trio.current_time() + self._connection.limits.request_body_drain_seconds)
+        try:
+            while not body.complete and not self._expired:
+                await body.receive()
+        except BadRequest as error:
+            self._connection.record_end(error.rejection.end_reason)
+            await self._linger()
+        except ClientDisconnected:
+            wire.keep_alive = False
+        deadline.clear()
+        if self._expired:
+            self._connection.record_end(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
+            wire.keep_alive = False
+
+    async def _end_rejected(self, exchange: Http1Exchange, rejection: Rejection) -> None:
+        """The application was told by `receive` that the request is wrong; so is the client now."""
+        if not exchange.response_started:
+            raise BadRequest(rejection)
+        if exchange.response_finished:
+            self._connection.record_end(rejection.end_reason)
+            await self._linger()
+        else:
+            self._connection.abort(rejection.end_reason)
+
+    async def _reject(self, rejection: Rejection) -> None:
+        """Answer a request that is wrong, and end the connection without losing the answer."""
+        self._connection.record_end(rejection.end_reason)
+        self._wire.writer.write(
+            b"%b\r\ncontent-length: 0\r\nconnection: close%b%b\r\n\r\n"
+            % (STATUS_LINES[rejection.status], _ALLOW.get(rejection, b""), date_and_server())
+        )
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """End the output, then drop input until the client ends too, or for a bounded time."""
+        reader = self._wire.reader
+        self._wire.consume()
+        self._wire.keep_alive = False
+        self._phase = _Phase.DRAIN
+        self._expired = False
+        self._connection.deadline.set(trio.current_time() + self._connection.limits.linger_seconds)
+        await self._wire.writer.send_eof()
+        while not reader.at_eof and not self._expired:
+            await reader.receive()
+
+
+def _check_head_so_far(data: bytes, max_line_bytes: int, max_headers_bytes: int) -> None:
+    """Refuse a head that is too large before it is complete.
+
+    Raises:
+        BadRequest: no good end can come.
+    """
+    line_end = data.find(b"\n")
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadRequest(
+            Rejection.INVALID_REQUEST_HEADER
+            if data.endswith(b"\r\n", 0, line_end + 1)
+            else Rejection.INVALID_REQUEST_LINE
+        )
+    if line_end < 0:
+        if data.startswith(b"\x16\x03"):  # a TLS handshake record (RFC 8446, 5.1)
+            raise BadRequest(Rejection.TLS_OVER_HTTP)
+        if len(data) >= max_line_bytes:
+            raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
+    elif line_end >= max_line_bytes:
+        raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
+    elif len(data) - line_end - 1 >= max_headers_bytes:
+        raise BadRequest(Rejection.HEADERS_TOO_LARGE)
+
+
+def _is_disconnection(error: BaseException) -> bool:
+    """Tell whether the application failed only because its client went away."""
+    if isinstance(error, ClientDisconnected):
+        return True
+    match error:
+        case BaseExceptionGroup(exceptions=parts):
+            return all(_is_disconnection(part) for part in parts)
+        case _:
+            origin = error.__cause__ or error.__context__
+            return origin is not None and _is_disconnection(origin)

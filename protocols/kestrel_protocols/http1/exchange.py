@@ -1,0 +1,316 @@
+"""One request and its response on an HTTP/1 connection.
+
+Theory of operation. A response goes through NOT_STARTED, STARTED, FINISHED. `start` only notes
+the head; it is written together with the first piece of body, so that a small answer leaves in one
+segment. How the body is framed is decided with the head: by the application's Content-Length, by
+chunks, by the end of the connection for HTTP/1.0, or not at all where no body belongs.
+"""
+
+from collections.abc import Iterable
+from enum import Enum, auto
+
+import trio
+
+from kestrel_core.end_reason import EndReason
+from kestrel_protocols.http.exchange import (
+    BadRequest,
+    ClientDisconnected,
+    HttpExchange,
+    ResponseError,
+)
+from kestrel_protocols.http.fields import FieldLines, date_and_server, date_line
+from kestrel_protocols.http.rejection import Rejection
+from kestrel_protocols.http1.body import Body
+from kestrel_protocols.http1.request_head import FieldBlock, RequestLine
+from kestrel_protocols.http1.status_line import STATUS_LINES
+from kestrel_protocols.http1.wire import Wire
+
+__all__ = ["Http1Exchange"]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# Bodies up to this size are copied behind their head, which is cheaper than a second write.
+_MOST_COPIED_BYTES = 64 * 1024
+
+
+class _Framing(Enum):
+    """How the end of a response body is told."""
+
+    NONE = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    UNTIL_CLOSE = auto()
+
+
+class _Response(Enum):
+    NOT_STARTED = auto()
+    STARTED = auto()
+    FINISHED = auto()
+
+
+class Http1Exchange(HttpExchange):
+    """See `HttpExchange`; made by `Http1Connection` for each request."""
+
+    __slots__ = (
+        "_awaited",
+        "_body",
+        "_continue_expected",
+        "_framing",
+        "_http11",
+        "_length",
+        "_pending_head",
+        "_response",
+        "_wire",
+        "rejection",
+    )
+
+    def __init__(
+        self, wire: Wire, line: RequestLine, block: FieldBlock, body: Body | None, now: float
+    ) -> None:
+        self.connection = wire.connection
+        self.method = line.method
+        self.target = line.target
+        self.path = line.path
+        self.raw_path = line.raw_path
+        self.query = line.query
+        self.http_version = "1.1" if line.http11 else "1.0"
+        self.headers = block.fields.copy()
+        self.started_at = now
+        self.status = None
+        self.response_body_bytes = 0
+        self.rejection: Rejection | None = None
+        """Why the rest of the request turned out wrong, once it did."""
+        self._http11 = line.http11
+        self._wire = wire
+        self._body = body
+        self._continue_expected = block.expect_continue and line.http11 and body is not None
+        self._response = _Response.NOT_STARTED
+        self._framing = _Framing.NONE
+        self._length = 0
+        self._pending_head = b""
+        self._awaited = False
+
+    # The request.
+
+    @property
+    def body_complete(self) -> bool:
+        """See `HttpExchange`."""
+        return self._body is None or self._body.complete
+
+    @property
+    def disconnected(self) -> bool:
+        """See `HttpExchange`."""
+        return bool(self.connection.closed) or (
+            self._wire.reader.at_eof and not self._wire.reader.buffered
+        )
+
+    async def receive(self) -> bytes:
+        """See `HttpExchange`; sends 100 (Continue) if the client waits for that."""
+        body = self._body
+        if body is None or body.complete:
+            return b""
+        if self.rejection is not None:
+            raise BadRequest(self.rejection)
+        if self._response is _Response.FINISHED:
+            raise ClientDisconnected("the exchange is over; the rest of the body is dropped")
+        try:
+            if self._continue_expected:
+                await self._send_continue()
+            while not (data := await body.receive()) and not body.complete:
+                pass  # a pending read was cancelled, which concerns others
+        except BadRequest as error:
+            self.rejection = error.rejection
+            self._wire.keep_alive = False
+            raise
+        except trio.BrokenResourceError as error:
+            raise ClientDisconnected("the client reset the connection") from error
+        return data
+
+    async def _send_continue(self) -> None:
+        """Send 100 unless the body is on its way, or the final status is (RFC 9110, 10.1.1)."""
+        self._continue_expected = False
+        if self._response is _Response.NOT_STARTED and not self._wire.reader.buffered:
+            await self._wire.writer.send(_CONTINUE)
+
+    async def wait_disconnected(self) -> None:
+        """See `HttpExchange`; reads ahead, within bounds, because that is how one finds out."""
+        wire = self._wire
+        if wire.data:
+            wire.consume()
+        reader = wire.reader
+        most_bytes = self.connection.limits.max_request_buffer_bytes
+        try:
+            while not (self.disconnected or self._response is _Response.FINISHED):
+                self._awaited = True
+                held = len(reader.buffered)
+                if held >= most_bytes or reader.at_eof:
+                    # A client that pipelines this much is not read from, only waited for.
+                    await self.connection.closed.wait()
+                else:
+                    reader.advance(0, held)
+                    await reader.read()
+        except trio.BrokenResourceError:
+            pass  # gone is what was waited for
+        finally:
+            self._awaited = False
+            if not self.connection.closed:
+                reader.advance(0)
+
+    # The response.
+
+    @property
+    def response_started(self) -> bool:
+        """See `HttpExchange`."""
+        return self._response is not _Response.NOT_STARTED
+
+    @property
+    def response_finished(self) -> bool:
+        """See `HttpExchange`."""
+        return self._response is _Response.FINISHED
+
+    async def respond(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
+    ) -> None:
+        """See `HttpExchange`."""
+        head = self._head(status, headers, len(body))
+        self.response_body_bytes = len(body)
+        self._response = _Response.FINISHED
+        try:
+            if self._framing is _Framing.NONE or not body:
+                self._wire.writer.write(head)
+            elif self._framing is _Framing.CHUNKED:
+                self._wire.writer.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body))
+            elif len(body) <= _MOST_COPIED_BYTES:
+                self._wire.writer.write(head + body)
+            else:
+                self._wire.writer.write(head)
+                self._wire.writer.write(body)
+            await self._flush_finished()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ClientDisconnected("the client is gone") from error
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """See `HttpExchange`."""
+        self._pending_head = self._head(status, headers, None)
+        self._response = _Response.STARTED
+
+    async def write(self, data: bytes) -> None:
+        """See `HttpExchange`."""
+        if self._response is not _Response.STARTED:
+            raise ResponseError("write() comes after start() and before finish()")
+        self.response_body_bytes += len(data)
+        piece = self._framed(data)
+        writer = self._wire.writer
+        try:
+            if self._pending_head:
+                head, self._pending_head = self._pending_head, b""
+                writer.write(head)
+            writer.write(piece)
+            await writer.flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ClientDisconnected("the client is gone") from error
+
+    async def finish(self) -> None:
+        """See `HttpExchange`."""
+        if self._response is not _Response.STARTED:
+            raise ResponseError("finish() comes once, after start()")
+        self._response = _Response.FINISHED
+        if self._framing is _Framing.LENGTH and self.response_body_bytes < self._length:
+            self._wire.connection.abort(EndReason.RESPONSE_CONTENT_LENGTH_MISMATCH)
+            raise ResponseError(
+                f"the response has {self.response_body_bytes} bytes"
+                f" of the {self._length} that its Content-Length announced"
+            )
+        writer = self._wire.writer
+        try:
+            if self._pending_head:
+                writer.write(self._pending_head)
+            if self._framing is _Framing.CHUNKED:
+                writer.write(b"0\r\n\r\n")
+            await self._flush_finished()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ClientDisconnected("the client is gone") from error
+
+    async def _flush_finished(self) -> None:
+        """Send the end of the response, unless it may join the answer to the next request."""
+        if self._awaited:
+            self._wire.reader.cancel_pending_read()
+        wire = self._wire
+        if not (
+            wire.driving
+            and wire.keep_alive
+            and wire.position < len(wire.data)
+            and wire.writer.unflushed_bytes < self.connection.limits.max_response_buffer_bytes
+        ):
+            await wire.writer.flush()
+
+    def _framed(self, data: bytes) -> bytes:
+        if self._framing is _Framing.CHUNKED:
+            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        if self._framing is _Framing.NONE:
+            return b""
+        if self._framing is _Framing.LENGTH and self.response_body_bytes > self._length:
+            self._response = _Response.FINISHED
+            self._wire.connection.abort(EndReason.RESPONSE_CONTENT_LENGTH_MISMATCH)
+            raise ResponseError(
+                f"the response is longer than the {self._length} bytes of its Content-Length"
+            )
+        return data
+
+    def _head(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None
+    ) -> bytes:
+        """Return the head of the response, blank line included, and decide its framing."""
+        if self._response is not _Response.NOT_STARTED:
+            raise ResponseError("a response was started already")
+        if self.rejection is not None:
+            raise ClientDisconnected("the request was wrong, and the server answers for it")
+        fields = FieldLines(headers, STATUS_LINES[status])
+        framing_line = self._decide_framing(status, fields, length)
+        self.status = status
+        wire = self._wire
+        if fields.connection is not None and b"close" in fields.connection:
+            wire.keep_alive = False
+        elif not wire.keep_alive:
+            framing_line += b"\r\nconnection: close"
+        elif not self._http11:
+            framing_line += b"\r\nconnection: keep-alive"
+        if not fields.has_date:
+            framing_line += date_line() if fields.has_server else date_and_server()
+        elif not fields.has_server:
+            framing_line += b"\r\nserver: kestrel"
+        return b"%b%b\r\n\r\n" % (fields.lines, framing_line)
+
+    def _decide_framing(self, status: int, fields: FieldLines, length: int | None) -> bytes:
+        """Decide how the body ends, and return the line that says so, if it takes one more."""
+        if status < 200:
+            raise ResponseError(f"{status} is not a final status")
+        announced = fields.content_length
+        chunked = fields.transfer_encoding is not None
+        if chunked and (fields.transfer_encoding != b"chunked" or announced is not None):
+            raise ResponseError("the only Transfer-Encoding is chunked, without Content-Length")
+        if status in (204, 304) or self.method == "HEAD":
+            if status == 204 and (announced or chunked):
+                raise ResponseError("a response 204 has no body, and no fields that frame one")
+            self._framing = _Framing.NONE
+            if announced is None and not chunked and status not in (204, 304):
+                return b"\r\ncontent-length: %d" % length if length is not None else b""
+            return b""
+        if announced is not None:
+            if length is not None and announced != length:
+                raise ResponseError(
+                    f"the body has {length} bytes, but Content-Length says {announced}"
+                )
+            self._framing = _Framing.LENGTH
+            self._length = announced
+            return b""
+        if length is not None and not chunked:
+            self._framing = _Framing.LENGTH
+            self._length = length
+            return b"\r\ncontent-length: %d" % length
+        if self._http11:
+            self._framing = _Framing.CHUNKED
+            return b"" if chunked else b"\r\ntransfer-encoding: chunked"
+        self._framing = _Framing.UNTIL_CLOSE
+        self._wire.keep_alive = False
+        return b""

@@ -1,0 +1,43 @@
+"""A connection's bytes as HTTP/1 sees them: read and not yet used, and whether there is a next."""
+
+from kestrel_core.connection import Connection
+from kestrel_core.pipe_reader import PipeReader
+from kestrel_core.pipe_writer import PipeWriter
+
+__all__ = ["Wire"]
+
+
+class Wire:
+    """What the loop over requests and the exchange of the moment share."""
+
+    __slots__ = ("connection", "data", "driving", "keep_alive", "position", "reader", "writer")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.reader: PipeReader = connection.transport.input
+        self.writer: PipeWriter = connection.transport.output
+        self.data: bytes = b""
+        """What the reader held when it was last asked; used up to `position`."""
+        self.position: int = 0
+        self.keep_alive: bool = True
+        """Whether another request may follow the current one."""
+        self.driving: bool = False
+        """Whether the application runs and has not waited for anything yet."""
+
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes of a further request are at hand."""
+        return self.position < len(self.data)
+
+    def consume(self) -> None:
+        """Tell the reader what was used; from then on the reader itself has what is left."""
+        if self.position:
+            self.reader.advance(self.position)
+            self.position = 0
+        self.data = b""
+
+    def before_waiting(self) -> None:
+        """Send what is written, as far as it goes: the application is about to wait."""
+        self.driving = False
+        if self.writer.unflushed_bytes:
+            self.writer.flush_nowait()

@@ -1,0 +1,102 @@
+"""Draws where a server spends its time under one workload, with py-spy.
+
+Exits with 0 when the picture was written, and 2 with one sentence when it could not be.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from kestrel_bench.environment import EnvironmentBuildError, prepare_environment
+from kestrel_bench.machine import choose_cores
+from kestrel_bench.process_tree import tree_pids
+from kestrel_bench.server_process import ServerFailedError, ServerProcess
+from kestrel_bench.servers import BENCHMARK_FOLDER, KESTREL, SERVERS
+from kestrel_bench.workloads import LOAD_WORKLOADS
+from kestrel_bench.wrk import LoadFailedError, load, missing_program
+
+_PROJECT_ROOT = BENCHMARK_FOLDER.parent.parent
+_WARM_UP_SECONDS = 1
+_FINISH_SECONDS = 30
+
+# More often than py-spy's default of 100 a second, so that a run of seconds shows the small frames.
+_SAMPLES_PER_SECOND = 500
+
+
+class FlamegraphError(Exception):
+    """The picture could not be drawn; the text is the sentence for the user."""
+
+
+def main() -> int:
+    """Draws what the command line asks for and returns the exit code."""
+    parser = argparse.ArgumentParser(description="Draw a flame graph of a server under load.")
+    parser.add_argument("--server", choices=[kind.name for kind in SERVERS], default=KESTREL)
+    parser.add_argument(
+        "--workload", choices=[load.name for load in LOAD_WORKLOADS], default="plaintext-64"
+    )
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--env", type=Path, default=_PROJECT_ROOT / ".venv-bench")
+    parser.add_argument("--output", type=Path, default=BENCHMARK_FOLDER / "results/flamegraph.svg")
+    given = parser.parse_args()
+    try:
+        draw(
+            server=given.server,
+            workload_name=given.workload,
+            seconds=given.seconds,
+            directory=given.env.absolute(),
+            output=given.output,
+        )
+    except (FlamegraphError, EnvironmentBuildError, ServerFailedError, LoadFailedError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Written to {given.output}", file=sys.stderr)
+    return 0
+
+
+def draw(*, server: str, workload_name: str, seconds: int, directory: Path, output: Path) -> None:
+    """Loads the server for some seconds while py-spy watches all of its processes.
+
+    Raises:
+        FlamegraphError: a program is missing, or py-spy failed.
+        EnvironmentBuildError: the peers' environment cannot be built.
+        ServerFailedError: the server does not start.
+        LoadFailedError: the server does not answer under load.
+    """
+    problem = missing_program()
+    if problem is not None:
+        raise FlamegraphError(problem)
+    spy = shutil.which("py-spy", path=f"{directory / 'bin'}:{Path(sys.executable).parent}")
+    spy = spy or shutil.which("py-spy")
+    if spy is None:
+        raise FlamegraphError("py-spy is not installed; `pip install py-spy` and run this again.")
+    environment = prepare_environment(directory, _PROJECT_ROOT)
+    cores = choose_cores()
+    kind = next(kind for kind in SERVERS if kind.name == server)
+    workload = next(load for load in LOAD_WORKLOADS if load.name == workload_name)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with ServerProcess(kind, environment, core=cores.server) as process:
+        process.wait_ready()
+        load(workload, port=process.port, seconds=_WARM_UP_SECONDS, core=cores.load)
+        command = [spy, "record", "--pid", str(process.pid), "--duration", str(seconds)]
+        command += ["--rate", str(_SAMPLES_PER_SECOND), "--format", "flamegraph"]
+        command += ["--output", str(output)]
+        if len(tree_pids(process.pid)) > 1:
+            command.append("--subprocesses")
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as recorder:
+            try:
+                load(workload, port=process.port, seconds=seconds + 1, core=cores.load)
+                _, complaint = recorder.communicate(timeout=_FINISH_SECONDS)
+            except (LoadFailedError, subprocess.TimeoutExpired) as error:
+                recorder.kill()
+                raise FlamegraphError(f"the recording was given up: {error}") from error
+        if recorder.returncode != 0:
+            last_line = complaint.strip().rpartition("\n")[2]
+            raise FlamegraphError(f"py-spy failed: {last_line}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Reduces samples to what the tables show: medians over rounds, and ratios formed within rounds.
+
+A ratio is taken between two samples of the same round, a minute or less apart, and only then
+reduced to the median of the rounds. The median of one server divided by the median of another would
+compare a quiet minute with a busy one.
+"""
+
+import statistics
+from collections import Counter
+
+from attrs import frozen
+
+from kestrel_bench.samples import Figure, Recording, Sample
+from kestrel_bench.servers import KESTREL
+
+
+@frozen(kw_only=True)
+class Ratio:
+    """Kestrel's figure divided by a peer's: the median of the rounds, the lowest, the highest."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def median_figure(samples: list[Sample], figure: Figure) -> float | None:
+    """The median of one figure over the rounds, or nothing when no round has it."""
+    values = [sample.figures[figure] for sample in samples if figure in sample.figures]
+    return statistics.median(values) if values else None
+
+
+def kestrel_ratio(recording: Recording, workload: str, peer: str, figure: Figure) -> Ratio | None:
+    """How Kestrel's figure compares, or nothing when no round has a usable sample of both."""
+    kestrel = {
+        sample.round_number: sample.figures[figure]
+        for sample in recording.workload_samples(KESTREL, workload)
+        if figure in sample.figures
+    }
+    ratios = [
+        kestrel[sample.round_number] / sample.figures[figure]
+        for sample in recording.workload_samples(peer, workload)
+        if sample.round_number in kestrel and sample.figures.get(figure, 0) > 0
+    ]
+    if not ratios:
+        return None
+    return Ratio(
+        median=statistics.median(ratios), low=min(ratios), high=max(ratios), rounds=len(ratios)
+    )
+
+
+def total_errors(samples: list[Sample]) -> dict[str, int]:
+    """Errors of all rounds by kind."""
+    total: Counter[str] = Counter()
+    for sample in samples:
+        total.update(sample.errors)
+    return dict(total)

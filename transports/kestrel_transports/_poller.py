@@ -1,0 +1,172 @@
+"""Readiness of many sockets for the price of one: an edge-triggered epoll inside trio's loop.
+
+Theory of operation. trio's `wait_readable` arms the kernel anew for every wait, which costs a
+system call and some bookkeeping for each request. Here every socket is registered once, edge
+triggered, with an epoll of our own; that epoll is itself a descriptor that trio waits for. One
+task wakes when anything happened, asks what, and reschedules the tasks concerned.
+
+Edge triggered means that an event is told once: a socket stays marked readable until a read found
+less than it asked for. The end of the peer's output is the exception: it may be queued behind
+those last bytes without an edge of its own, so once `EPOLLRDHUP` was seen the mark stays.
+
+Where there is no epoll, trio's own `wait_readable` serves, and what only events can tell (that a
+peer is gone while nobody reads) is found out by reading and writing.
+"""
+
+import select
+import sys
+from abc import ABC, abstractmethod
+from contextlib import suppress
+
+import trio
+
+from kestrel_core.transport import TransportContext
+
+__all__ = ["Pollable", "Poller", "TrioPoller"]
+
+# Events taken in one go. Each one that matters costs a task switch, so more would not go faster.
+_MOST_EVENTS = 512
+
+
+class Pollable(ABC):
+    """One or several descriptors whose readiness one task waits for."""
+
+    __slots__ = ("filenos", "readable", "waiting")
+
+    def __init__(self, *filenos: int) -> None:
+        self.filenos: tuple[int, ...] = filenos
+        self.readable: bool = False
+        """Whether a read may find something. Set by events, cleared by the reader."""
+        self.waiting: trio.lowlevel.Task | None = None
+
+    @abstractmethod
+    def hung_up(self, *, both_ways: bool) -> None:
+        """Note that the peer ended its output or, if `both_ways`, that the socket is dead."""
+
+    def stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        """Be trio's abort function for the waiting task."""
+        self.waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Poller(ABC):
+    """Waits for many sockets; get the one of a context by `context.shared(Poller.of)`."""
+
+    @staticmethod
+    def of(context: TransportContext) -> "Poller":
+        """Return the best poller that this system has, running in `context`'s nursery."""
+        if sys.platform == "linux":
+            poller = EpollPoller()
+            context.nursery.start_soon(poller.run)
+            return poller
+        return TrioPoller()
+
+    @abstractmethod
+    def add(self, pollable: Pollable) -> None:
+        """Begin to watch `pollable`."""
+
+    @abstractmethod
+    def remove(self, pollable: Pollable) -> None:
+        """End watching `pollable`, before its descriptors are closed."""
+
+    @abstractmethod
+    async def wait_readable(self, pollable: Pollable) -> None:
+        """Wait until `pollable` may be readable, or somebody wakes it; always a checkpoint."""
+
+    @abstractmethod
+    def wake(self, pollable: Pollable) -> None:
+        """Let the task that waits for `pollable`, if any, look again."""
+
+
+class TrioPoller(Poller):
+    """trio's own waiting, for systems without epoll."""
+
+    def add(self, pollable: Pollable) -> None:
+        """Hold nothing."""
+
+    def remove(self, pollable: Pollable) -> None:
+        """Forget nothing."""
+
+    async def wait_readable(self, pollable: Pollable) -> None:
+        """Wait through trio; for several descriptors that takes a task each."""
+        pollable.waiting = trio.lowlevel.current_task()
+        try:
+            if len(pollable.filenos) == 1:
+                await _wait_readable_or_woken(pollable.filenos[0])
+            else:
+                async with trio.open_nursery() as nursery:
+                    for fileno in pollable.filenos:
+                        nursery.start_soon(_wait_then_cancel, fileno, nursery.cancel_scope)
+        finally:
+            pollable.waiting = None
+        pollable.readable = True
+
+    def wake(self, pollable: Pollable) -> None:
+        """Wake everybody who waits for the descriptors; a writer among them waits again."""
+        if pollable.waiting is not None:
+            for fileno in pollable.filenos:
+                trio.lowlevel.notify_closing(fileno)
+
+
+async def _wait_readable_or_woken(fileno: int) -> None:
+    with suppress(trio.ClosedResourceError):  # that was `wake`: nothing was closed
+        await trio.lowlevel.wait_readable(fileno)
+
+
+async def _wait_then_cancel(fileno: int, scope: trio.CancelScope) -> None:
+    await _wait_readable_or_woken(fileno)
+    scope.cancel()
+
+
+if sys.platform == "linux":
+
+    class EpollPoller(Poller):
+        """One edge-triggered epoll for all sockets of a context; needs `run` in a task."""
+
+        def __init__(self) -> None:
+            self._epoll = select.epoll()
+            self._pollables: dict[int, Pollable] = {}
+
+        def add(self, pollable: Pollable) -> None:
+            """Register each descriptor once, for good; one that is readable already has an edge."""
+            for fileno in pollable.filenos:
+                self._pollables[fileno] = pollable
+                self._epoll.register(fileno, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+
+        def remove(self, pollable: Pollable) -> None:
+            """Unregister; after the poller has ended there is nothing to do."""
+            for fileno in pollable.filenos:
+                if self._pollables.pop(fileno, None) is not None and not self._epoll.closed:
+                    self._epoll.unregister(fileno)
+
+        async def wait_readable(self, pollable: Pollable) -> None:
+            """Sleep until `run` or `wake` reschedules the task."""
+            pollable.waiting = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(pollable.stop_waiting)
+
+        def wake(self, pollable: Pollable) -> None:
+            """Reschedule the waiting task."""
+            task = pollable.waiting
+            if task is not None:
+                pollable.waiting = None
+                trio.lowlevel.reschedule(task)
+
+        async def run(self) -> None:
+            """Hand events to the pollables until cancelled."""
+            epoll, pollables = self._epoll, self._pollables
+            reschedule = trio.lowlevel.reschedule
+            try:
+                while True:
+                    await trio.lowlevel.wait_readable(epoll.fileno())
+                    for fileno, events in epoll.poll(0, _MOST_EVENTS):
+                        pollable = pollables[fileno]
+                        pollable.readable = True
+                        if events != select.EPOLLIN:
+                            dead = events & (select.EPOLLHUP | select.EPOLLERR)
+                            pollable.hung_up(both_ways=bool(dead))
+                        task = pollable.waiting
+                        if task is not None:
+                            pollable.waiting = None
+                            reschedule(task)
+            finally:
+                epoll.close()
