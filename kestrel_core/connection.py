@@ -28,6 +28,12 @@ class Address:
 
     host: str
     port: int | None = None
+    pair: tuple[str, int | None] = attrs.field(init=False, eq=False, repr=False)
+    """Both as a tuple, which is what most interfaces take."""
+
+    @pair.default
+    def _pair(self) -> tuple[str, int | None]:
+        return (self.host, self.port)
 
     def __str__(self) -> str:
         if self.port is None:

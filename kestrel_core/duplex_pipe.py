@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import trio
 
@@ -255,10 +256,8 @@ class _StreamPipe(DuplexPipe):
                 await self._close_stream()
 
     async def _close_stream(self) -> None:
-        try:
+        with suppress(trio.BrokenResourceError):  # TLS says good-bye, and maybe nobody is there
             await self._stream.aclose()
-        except trio.BrokenResourceError:
-            pass  # it wanted to say good-bye, as TLS does, and nobody was there
 
     def abort(self) -> None:
         self._output.end(broken=True)

@@ -30,7 +30,9 @@ class Endpoint:
 
     scheme: str
     address: str
-    options: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_frozen_options, hash=False)
+    options: Mapping[str, str] = attrs.field(
+        factory=dict[str, str], converter=_frozen_options, hash=False
+    )
 
     @classmethod
     def parse(cls, text: str, schemes: Collection[str] = ()) -> "Endpoint":

@@ -1,7 +1,7 @@
 """The reading end of a pipe: look at everything, take what you want, wait for more than you saw."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import trio
 
@@ -97,6 +97,10 @@ class PipeReader(ABC):
             ValueError: the numbers do not fit what was shown.
         """
         if examined is None:
+            if consumed == len(self._buffer):
+                self._buffer = b""
+                self._examined = 0
+                return
             examined = consumed
         if not 0 <= consumed <= examined <= len(self._buffer):
             if self._discarded:
@@ -206,10 +210,10 @@ class PipeReader(ABC):
         self._discarded = True
 
     @abstractmethod
-    async def _fetch(self) -> None:
+    def _fetch(self) -> Awaitable[None]:
         """Wait for bytes from the layer below and `_feed` them; checkpoint.
 
-        It may return without having fed anything. If it is cancelled, what it took from below has
+        It may return without having fed anything, and is then called again. If it is cancelled, what it took from below has
         been fed. It raises what `read()` raises.
         """
 

@@ -72,12 +72,16 @@ class PipeWriter(ABC):
         nothing while another task flushes, or when the pipe is closed or broken: the next `write`
         or `flush` says so.
         """
-        if self._chunks and not (self._flushing or self._closed or self._broken):
-            data = self._take()
-            unsent = data[self._transmit_nowait(data) :]
-            if unsent:
-                self._chunks.insert(0, unsent)
-                self.unflushed_bytes += len(unsent)
+        chunks = self._chunks
+        if chunks and not (self._flushing or self._closed or self._broken):
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            sent = self._transmit_nowait(data)
+            if sent == len(data):
+                self.unflushed_bytes = 0
+            else:
+                chunks.append(data[sent:])
+                self.unflushed_bytes = len(data) - sent
 
     async def send(self, data: bytes) -> None:
         """Write `data` and flush; raises as they do."""

@@ -14,21 +14,22 @@ class Signal:
     this one holds two references. Its listeners are called in the setter's task, at once.
     """
 
-    __slots__ = ("_is_set", "_listeners")
+    __slots__ = ("_listeners", "is_set")
 
     def __init__(self) -> None:
-        self._is_set = False
+        self.is_set: bool = False
+        """Whether the signal has been set. Read only."""
         self._listeners: list[Callable[[], None]] | None = None
 
     def __bool__(self) -> bool:
         """Tell whether the signal has been set."""
-        return self._is_set
+        return self.is_set
 
     def set(self) -> None:
         """Set the signal; a second call does nothing."""
-        if self._is_set:
+        if self.is_set:
             return
-        self._is_set = True
+        self.is_set = True
         listeners, self._listeners = self._listeners, None
         for listener in listeners or ():
             listener()
@@ -38,7 +39,7 @@ class Signal:
 
         A listener must not raise and must not wait.
         """
-        if self._is_set:
+        if self.is_set:
             listener()
         elif self._listeners is None:
             self._listeners = [listener]
@@ -52,7 +53,7 @@ class Signal:
 
     async def wait(self) -> None:
         """Wait until the signal is set; always a checkpoint. Any number of tasks may wait."""
-        if self._is_set:
+        if self.is_set:
             await trio.lowlevel.checkpoint()
             return
         task = trio.lowlevel.current_task()

@@ -66,9 +66,19 @@ class Deadline:
         self.on_expiry: Callable[[], None] | None = None
         """Called once when it expires; must not wait and must not raise."""
 
+    def now(self) -> float:
+        """Return trio's time; `trio.current_time()` costs twice as much."""
+        return self._timers.now()
+
     def set(self, expires_at: float) -> None:
         """Expire at `expires_at`, in `trio.current_time()`'s seconds."""
         self.expires_at = expires_at
+        if expires_at < self.armed_at:
+            self._timers.arm(self, expires_at)
+
+    def set_after(self, seconds: float) -> None:
+        """Expire in `seconds` from now."""
+        self.expires_at = expires_at = self._timers.now() + seconds
         if expires_at < self.armed_at:
             self._timers.arm(self, expires_at)
 
@@ -84,9 +94,11 @@ class Deadline:
 
 
 class Timers:
-    """All deadlines of one server, and the task that watches them."""
+    """All deadlines of one server, and the task that watches them; made inside `trio.run`."""
 
     def __init__(self) -> None:
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        """Trio's time."""
         self._heap: list[tuple[float, int, Deadline]] = []
         self._pushed = 0
         self._stale = 0
@@ -123,7 +135,7 @@ class Timers:
             with trio.CancelScope(deadline=earliest) as self._sleep:
                 await trio.sleep_forever()
             self._sleep = None
-            self._expire(trio.current_time())
+            self._expire(self.now())
 
     def _expire(self, now: float) -> None:
         if not self._heap or self._heap[0][0] > now:

@@ -126,9 +126,11 @@ def _names(kinds: type[Exception] | Sequence[type[Exception]]) -> str:
 
 
 def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    match error:
+        case BaseExceptionGroup(exceptions=(first, *_)):
+            return _first(first)
+        case _:
+            return error
 
 
 def _words(error: BaseException) -> str:

@@ -8,52 +8,63 @@ import trio
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.testing.expectations import Pending, expect, pending
 
-__all__ = ["Flood", "flood", "pattern"]
+__all__ = ["Flood", "flooded"]
 
 # What is sent at a time, and what no pipe may swallow while nobody reads (a socket on the loopback
 # interface holds some 6 MiB where Linux has its usual buffer sizes).
 _CHUNK_BYTES = 16384
 _MOST_BYTES = 64 * 1024 * 1024
 
-# A prime length, so that a lost or doubled power of two shows.
-_PATTERN = bytes(range(251)) * (_CHUNK_BYTES // 251 + 2)
-
-
-def pattern(start: int, count: int) -> bytes:
-    """Return `count` bytes of the endless pattern, from its `start`-th; at most a chunk."""
-    start %= 251
-    return _PATTERN[start : start + count]
+# Its length is a prime number, so that a lost or doubled block shows.
+_PERIOD = bytes(range(251))
 
 
 class Flood:
-    """A task that sends the pattern until it is told to stop, or fails; see `flood`."""
+    """A task that sends an endless pattern into `pipe` until it is told to stop, or fails."""
 
     def __init__(self, pipe: DuplexPipe) -> None:
         self._pipe = pipe
-        self.flushed_bytes = 0
-        """How much went out in flushes that have returned."""
-        self.stopping = False
-        """Set it, and no flush follows the pending one."""
+        self._stopping = False
+        self._written_bytes = 0
+        self.flushes = 0
+        """How many flushes have returned."""
 
     async def run(self) -> None:
         """Send until told to stop."""
-        while not self.stopping:
+        while not self._stopping:
             expect(
-                self.flushed_bytes < _MOST_BYTES,
+                self._written_bytes < _MOST_BYTES,
                 f"flush() should wait, but {_MOST_BYTES} bytes went out and nobody read them",
             )
-            await self._pipe.output.send(pattern(self.flushed_bytes, _CHUNK_BYTES))
-            self.flushed_bytes += _CHUNK_BYTES
+            chunk = _pattern(self._written_bytes, _CHUNK_BYTES)
+            self._written_bytes += _CHUNK_BYTES
+            await self._pipe.output.send(chunk)
+            self.flushes += 1
             await trio.lowlevel.checkpoint()
 
-    async def receive_until_it_stops(self, far: DuplexPipe) -> bytes:
-        """Receive at `far` what was sent, up to the end of the pending flush; return the rest."""
-        self.stopping = True
-        received = 0
-        while True:
-            data = await far.input.receive()
-            expected = b"".join(
-                pattern(received + start, min(_CHUNK_BYTES, len(data) - start))
-                for start in range(0, len(data), _CHUNK_BYTES)
+    async def stop_and_receive(self, far: DuplexPipe) -> None:
+        """Let no flush follow the pending one, and expect at `far` all that was written."""
+        self._stopping = True
+        received_bytes = 0
+        while received_bytes < self._written_bytes:
+            data = await far.input.receive(self._written_bytes - received_bytes)
+            expect(data != b"", f"the input ended after {received_bytes} bytes of a flood")
+            expect(
+                data == _pattern(received_bytes, len(data)),
+                f"from byte {received_bytes} on other bytes arrived than were sent",
             )
-            ...
+            received_bytes += len(data)
+
+
+@asynccontextmanager
+async def flooded(pipe: DuplexPipe) -> AsyncGenerator[tuple[Flood, Pending[None]]]:
+    """Send into `pipe` until a flush has to wait, run the block, and wait for the flood's end."""
+    flood = Flood(pipe)
+    async with pending(flood.run, "flush() while nobody reads") as running:
+        yield flood, running
+
+
+def _pattern(start: int, count: int) -> bytes:
+    """Return `count` bytes of the pattern, from its `start`-th."""
+    first = start % len(_PERIOD)
+    return (_PERIOD * (count // len(_PERIOD) + 2))[first : first + count]

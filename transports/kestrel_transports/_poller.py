@@ -16,8 +16,11 @@ peer is gone while nobody reads) is found out by reading and writing.
 import select
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
+from typing import Any
 
+import outcome
 import trio
 
 from kestrel_core.transport import TransportContext
@@ -28,16 +31,44 @@ __all__ = ["Pollable", "Poller", "TrioPoller"]
 _MOST_EVENTS = 512
 
 
+class _Woken(outcome.Outcome[None]):
+    """What a woken task is sent: nothing. One serves for all, which `outcome.Value` forbids."""
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        return None
+
+    def send(self, gen: Generator[Any, None, object]) -> Any:
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+        return await agen.asend(None)
+
+
+_WOKEN = _Woken()
+
+
 class Pollable(ABC):
     """One or several descriptors whose readiness one task waits for."""
 
-    __slots__ = ("filenos", "readable", "waiting")
+    __slots__ = ("_trap", "filenos", "readable", "waiting")
 
     def __init__(self, *filenos: int) -> None:
         self.filenos: tuple[int, ...] = filenos
         self.readable: bool = False
         """Whether a read may find something. Set by events, cleared by the reader."""
         self.waiting: trio.lowlevel.Task | None = None
+        # What `wait_task_rescheduled` yields to trio. It is the same each time, so it is made once
+        # and yielded again, which spares each wait a coroutine and an object.
+        asleep = trio.lowlevel.wait_task_rescheduled(self.stop_waiting)
+        self._trap: object = asleep.send(None)
+        asleep.close()
+
+    def __await__(self) -> Generator[object, outcome.Outcome[None], None]:
+        """Sleep until rescheduled, as `trio.lowlevel.wait_task_rescheduled` does."""
+        self.waiting = trio.lowlevel.current_task()
+        (yield self._trap).unwrap()
 
     @abstractmethod
     def hung_up(self, *, both_ways: bool) -> None:
@@ -70,8 +101,11 @@ class Poller(ABC):
         """End watching `pollable`, before its descriptors are closed."""
 
     @abstractmethod
-    async def wait_readable(self, pollable: Pollable) -> None:
-        """Wait until `pollable` may be readable, or somebody wakes it; always a checkpoint."""
+    def wait_readable(self, pollable: Pollable) -> Awaitable[None]:
+        """Wait until `pollable` may be readable, or somebody wakes it; always a checkpoint.
+
+        To be awaited at once.
+        """
 
     @abstractmethod
     def wake(self, pollable: Pollable) -> None:
@@ -139,17 +173,16 @@ if sys.platform == "linux":
                 if self._pollables.pop(fileno, None) is not None and not self._epoll.closed:
                     self._epoll.unregister(fileno)
 
-        async def wait_readable(self, pollable: Pollable) -> None:
+        def wait_readable(self, pollable: Pollable) -> Awaitable[None]:
             """Sleep until `run` or `wake` reschedules the task."""
-            pollable.waiting = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(pollable.stop_waiting)
+            return pollable
 
         def wake(self, pollable: Pollable) -> None:
             """Reschedule the waiting task."""
             task = pollable.waiting
             if task is not None:
                 pollable.waiting = None
-                trio.lowlevel.reschedule(task)
+                trio.lowlevel.reschedule(task, _WOKEN)
 
         async def run(self) -> None:
             """Hand events to the pollables until cancelled."""
@@ -167,6 +200,6 @@ if sys.platform == "linux":
                         task = pollable.waiting
                         if task is not None:
                             pollable.waiting = None
-                            reschedule(task)
+                            reschedule(task, _WOKEN)
             finally:
                 epoll.close()

@@ -10,8 +10,10 @@ import logging
 import socket
 import struct
 from abc import abstractmethod
+from collections.abc import Awaitable, Generator
 from contextlib import suppress
 from enum import Enum, auto
+from typing import Any
 
 import trio
 
@@ -67,6 +69,10 @@ class _State(Enum):
     BROKEN = auto()
 
 
+# On the hot path a member of an Enum, looked up through its class, costs as much as a call.
+_OPEN, _CLOSED, _BROKEN = _State
+
+
 class SocketPipe(DuplexPipe, Pollable):
     """A connected stream socket, which it owns; `gone` is set when the peer reset it."""
 
@@ -77,7 +83,7 @@ class SocketPipe(DuplexPipe, Pollable):
         Pollable.__init__(self, connected.fileno())
         self.connected = connected
         self.poller = poller
-        self.state = _State.OPEN
+        self.state = _OPEN
         self.ended_by_peer = False
         self.gone: Signal | None = None
         self._input = _SocketReader(self)
@@ -102,7 +108,7 @@ class SocketPipe(DuplexPipe, Pollable):
 
     async def aclose(self) -> None:
         """Flush and close; the kernel still delivers what it has taken."""
-        if self.state is _State.CLOSED:
+        if self.state is _CLOSED:
             return
         try:
             if self._output.unflushed_bytes:
@@ -110,19 +116,19 @@ class SocketPipe(DuplexPipe, Pollable):
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass  # nobody is left to receive it
         finally:
-            self._end(_State.CLOSED)
+            self._end(_CLOSED)
 
     def abort(self) -> None:
         """Reset the connection."""
-        if self.state is _State.OPEN:
+        if self.state is _OPEN:
             with suppress(OSError):  # a connection that is dead already is what was wanted
                 self.connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._end(_State.BROKEN)
+            self._end(_BROKEN)
 
     def broke(self) -> None:
         """Note that the socket reported an error: the connection is gone in both directions."""
-        if self.state is _State.OPEN:
-            self.state = _State.BROKEN
+        if self.state is _OPEN:
+            self.state = _BROKEN
             self._output.end(closed=False)
             if self.gone is not None:
                 self.gone.set()
@@ -133,14 +139,14 @@ class SocketPipe(DuplexPipe, Pollable):
             trio.lowlevel.notify_closing(self.filenos[0])
             self.connected.close()
         self.state = state
-        self._output.end(closed=state is _State.CLOSED)
+        self._output.end(closed=state is _CLOSED)
         self.poller.wake(self)
 
     def raise_unless_open(self) -> None:
         """Raise what trio's streams raise after closing and after breaking."""
-        if self.state is _State.CLOSED:
+        if self.state is _CLOSED:
             raise trio.ClosedResourceError("this connection was closed on our side")
-        if self.state is _State.BROKEN:
+        if self.state is _BROKEN:
             raise trio.BrokenResourceError("the connection is gone")
 
 
@@ -152,15 +158,20 @@ class _SocketReader(PipeReader):
         self._pipe = pipe
         self._receive_bytes = _RECEIVE_BYTES
 
-    async def _fetch(self) -> None:
+    def _fetch(self) -> Awaitable[None]:
         pipe = self._pipe
         if pipe.readable and self._receive():
-            await trio.lowlevel.checkpoint()  # what was received is held, if this is cancelled
-            return
-        if pipe.state is not _State.OPEN:
+            # What was received is held, if this is cancelled.
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105  # the caller awaits it
+        if pipe.state is not _OPEN:
             pipe.raise_unless_open()
-        await pipe.poller.wait_readable(pipe)
-        if pipe.state is not _State.OPEN:
+        return self
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait for the socket, then receive: a coroutine less than an async function would take."""
+        pipe = self._pipe
+        yield from pipe.poller.wait_readable(pipe).__await__()
+        if pipe.state is not _OPEN:
             pipe.raise_unless_open()
         if pipe.readable:
             self._receive()
@@ -168,7 +179,7 @@ class _SocketReader(PipeReader):
     def _receive(self) -> bool:
         """Receive what is there, and tell whether that was anything."""
         pipe = self._pipe
-        if pipe.state is not _State.OPEN:
+        if pipe.state is not _OPEN:
             return False
         asked = self._receive_bytes
         try:
@@ -179,11 +190,14 @@ class _SocketReader(PipeReader):
         except OSError as error:
             pipe.broke()
             raise trio.BrokenResourceError("the peer reset the connection") from error
-        if len(chunk) == asked:
-            self._receive_bytes = min(2 * asked, _MOST_RECEIVE_BYTES)
-        else:
+        if len(chunk) < asked:
             pipe.readable = pipe.ended_by_peer
-        self._feed(chunk)
+        else:
+            self._receive_bytes = min(2 * asked, _MOST_RECEIVE_BYTES)
+        if chunk and not self._buffer:
+            self._buffer = chunk
+        else:
+            self._feed(chunk)
         return True
 
     def _wake(self) -> None:
@@ -221,8 +235,11 @@ class _SocketWriter(PipeWriter):
 
     def _transmit_nowait(self, data: bytes) -> int:
         try:
-            return self._send(data)
-        except trio.BrokenResourceError:
+            return self._pipe.connected.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._pipe.broke()
             return len(data)
 
     async def _transmit_eof(self) -> None:

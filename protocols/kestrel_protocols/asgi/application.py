@@ -6,11 +6,12 @@ early counts as gone there, but is still sent the whole response. `send` after t
 raises `ClientDisconnected`, an `OSError`; after the response is complete, events are an error.
 """
 
+from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from types import CoroutineType
 from typing import Any
 from urllib.parse import quote
 
-from kestrel_core.connection import Address
 from kestrel_protocols.asgi.events import AsgiApp, Event, Scope
 from kestrel_protocols.asgi.lifespan import run_lifespan
 from kestrel_protocols.http.exchange import (
@@ -46,14 +47,11 @@ class AsgiApplication:
         """
         return run_lifespan(self.app, self._state)
 
-    async def __call__(self, exchange: HttpExchange) -> None:
+    def __call__(self, exchange: HttpExchange) -> Coroutine[Any, Any, None]:
         """Answer one exchange."""
         request = _AsgiRequest(exchange)
-        await self.app(self._scope(exchange), request.receive, request.send)
-
-    def _scope(self, exchange: HttpExchange) -> Scope:
-        connection = exchange.connection
-        return {
+        local, remote = exchange.connection.local, exchange.connection.remote
+        scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": _SPEC_VERSION},
             "http_version": exchange.http_version,
@@ -64,25 +62,28 @@ class AsgiApplication:
             "query_string": exchange.query,
             "root_path": self.root_path,
             "headers": exchange.headers,
-            "client": _pair(connection.remote),
-            "server": _pair(connection.local),
+            "client": None if remote is None else remote.pair,
+            "server": None if local is None else local.pair,
             "state": self._state.copy(),
             "extensions": {},
         }
+        call = self.app(scope, request.receive, request.send)
+        return call if isinstance(call, CoroutineType) else _as_coroutine(call)
 
 
-def _pair(address: Address | None) -> tuple[str, int | None] | None:
-    return None if address is None else (address.host, address.port)
+async def _as_coroutine(call: Awaitable[None]) -> None:
+    await call
 
 
 class _AsgiRequest:
     """One request's `receive` and `send`."""
 
-    __slots__ = ("_exchange", "_headers", "_over", "_status")
+    __slots__ = ("_exchange", "_headers", "_over", "_started", "_status")
 
     def __init__(self, exchange: HttpExchange) -> None:
         self._exchange = exchange
         self._over = False  # whether the end of the request's body was handed out
+        self._started = False  # whether the exchange's response was
         self._status = 0
         self._headers: Headers = []
 
@@ -102,7 +103,20 @@ class _AsgiRequest:
     async def send(self, event: Event) -> None:
         kind = event["type"]
         if kind == "http.response.body":
-            await self._send_body(event.get("body", b""), event.get("more_body", False))
+            if not self._status:
+                raise ResponseError("http.response.body comes after http.response.start")
+            exchange = self._exchange
+            body = event.get("body", b"")
+            more_body = event.get("more_body", False)
+            if not self._started:
+                self._started = True
+                if not more_body:
+                    await exchange.respond(self._status, self._headers, body)
+                    return
+                await exchange.start(self._status, self._headers)
+            await exchange.write(body)
+            if not more_body:
+                await exchange.finish()
         elif kind == "http.response.start":
             if self._status:
                 raise ResponseError("http.response.start was sent already")
@@ -110,16 +124,3 @@ class _AsgiRequest:
             self._headers = event.get("headers", [])
         else:
             raise ResponseError(f"unknown event {kind!r}; expected http.response.start or .body")
-
-    async def _send_body(self, body: bytes, more_body: bool) -> None:
-        exchange = self._exchange
-        if not self._status:
-            raise ResponseError("http.response.body comes after http.response.start")
-        if not exchange.response_started:
-            if not more_body:
-                await exchange.respond(self._status, self._headers, body)
-                return
-            await exchange.start(self._status, self._headers)
-        await exchange.write(body)
-        if not more_body:
-            await exchange.finish()

@@ -9,12 +9,16 @@ from http import HTTPStatus
 
 from kestrel_protocols.http.exchange import ResponseError
 
-__all__ = ["FieldKind", "FieldLines", "date_and_server", "reason_phrase"]
+__all__ = ["FieldLines", "date_and_server", "date_line", "field_lines", "reason_phrase"]
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 
 # What no field value may contain, besides line ends, which are counted (RFC 9110, 5.5).
 _CONTROLS = bytes([*range(9), *range(11, 13), *range(14, 32), 127])
+
+# Responses whose fields are remembered, each of at most so many bytes.
+_MOST_CACHED = 512
+_MOST_CACHED_BYTES = 1024
 
 # Distinct names that are remembered; an application that invents names does not fill memory.
 _MOST_NAMES = 1024
@@ -29,6 +33,7 @@ class FieldKind(IntEnum):
     CONNECTION = 3
     DATE = 4
     SERVER = 5
+    SET_COOKIE = 6
 
 
 _KINDS = {
@@ -37,6 +42,7 @@ _KINDS = {
     b"connection": FieldKind.CONNECTION,
     b"date": FieldKind.DATE,
     b"server": FieldKind.SERVER,
+    b"set-cookie": FieldKind.SET_COOKIE,
 }
 
 
@@ -55,6 +61,7 @@ class _Names(dict[bytes, tuple[bytes, FieldKind]]):
 
 
 _names = _Names()
+_CONTENT_LENGTH = FieldKind.CONTENT_LENGTH
 
 
 class FieldLines:
@@ -65,6 +72,7 @@ class FieldLines:
     """
 
     __slots__ = (
+        "cacheable",
         "connection",
         "content_length",
         "has_date",
@@ -77,6 +85,7 @@ class FieldLines:
         self.content_length: int | None = None
         self.transfer_encoding: bytes | None = None
         self.connection: bytes | None = None
+        self.cacheable = True
         self.has_date = False
         self.has_server = False
         lines = [first_line]
@@ -85,9 +94,16 @@ class FieldLines:
                 beginning, kind = _names[name]
                 lines.append(beginning + value)
                 if kind:
-                    self._note(kind, value)
+                    if kind is _CONTENT_LENGTH and self.content_length is None and value.isdigit():
+                        self.content_length = int(value)
+                    else:
+                        self._note(kind, value)
         except (TypeError, ValueError) as error:
             raise ResponseError(f"headers are pairs of bytes; this one is not: {error}") from error
+        if self.transfer_encoding is not None and (
+            self.transfer_encoding != b"chunked" or self.content_length is not None
+        ):
+            raise ResponseError("the only Transfer-Encoding is chunked, without Content-Length")
         self.lines = b"\r\n".join(lines)
         """`first_line` and a line for each field; no line end after the last."""
         ends = len(lines) - 1
@@ -111,8 +127,43 @@ class FieldLines:
             self.connection = value.lower()
         elif kind is FieldKind.DATE:
             self.has_date = True
-        else:
+        elif kind is FieldKind.SERVER:
             self.has_server = True
+        else:
+            self.cacheable = False  # a secret of one client has no business in a cache
+
+
+class _LinesCache(dict[tuple[object, ...], FieldLines]):
+    """Checked fields of recent responses: most applications send the same ones again and again."""
+
+    def store(self, key: tuple[object, ...], fields: FieldLines) -> None:
+        if len(fields.lines) <= _MOST_CACHED_BYTES:
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[key] = fields
+
+
+_cache = _LinesCache()
+
+
+def field_lines(
+    status: int, headers: Iterable[tuple[bytes, bytes]], first_line: bytes
+) -> FieldLines:
+    """Return `headers` behind `first_line`, which belongs to `status`, checked.
+
+    Raises:
+        ResponseError: as `FieldLines` does.
+    """
+    key = (status, *headers)
+    try:
+        known = _cache.get(key)
+    except TypeError:  # lists for pairs: right in ASGI, but no key
+        return FieldLines(key[1:], first_line)
+    if known is None:
+        known = FieldLines(key[1:], first_line)
+        if known.cacheable:
+            _cache.store(key, known)
+    return known
 
 
 def _bad_line(lines: list[bytes]) -> bytes:

@@ -5,7 +5,7 @@ request sets would be seen by the next. A task for each request would do it too,
 price. trio's traps pass through unchanged: the coroutine runs in this task in every other respect.
 """
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
 from types import coroutine
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 __all__ = ["run_in_fresh_context"]
 
 
-async def run_in_fresh_context(
+def run_in_fresh_context(
     call: Coroutine[Any, Any, None], before_waiting: Callable[[], None]
-) -> None:
-    """Run `call` to its end in a copy of this task's context.
+) -> Awaitable[None] | None:
+    """Run `call` in a copy of this task's context: to its end, or until it waits.
 
+    Returns None if it has ended, otherwise the rest of it, to be awaited at once.
     `before_waiting` is called, in this task's own context, each time `call` is about to wait; it
     must not wait itself, and must not raise.
     """
@@ -25,9 +26,9 @@ async def run_in_fresh_context(
     try:
         trap = run(call.send, None)
     except StopIteration:
-        return
+        return None
     before_waiting()
-    await _resume(run, call, trap, before_waiting)
+    return _resume(run, call, trap, before_waiting)
 
 
 @coroutine

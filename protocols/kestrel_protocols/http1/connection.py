@@ -18,8 +18,6 @@ import logging
 from collections.abc import Callable
 from enum import Enum, auto
 
-import trio
-
 from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_protocols.http.exchange import (
@@ -66,6 +64,10 @@ class _Phase(Enum):
     DRAIN = auto()
 
 
+# On the hot path a member of an Enum, looked up through its class, costs as much as a call.
+_IDLE, _HEAD, _EXCHANGE, _DRAIN = _Phase
+
+
 class Http1Connection:
     """Serves one connection; see the module."""
 
@@ -95,7 +97,7 @@ class Http1Connection:
         self._blocks = blocks
         self._on_exchange_end = on_exchange_end
         self._wire = Wire(connection)
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._expired = False
         self._blank_lines = 0
 
@@ -116,12 +118,25 @@ class Http1Connection:
             self._connection.deadline.clear()
 
     async def _serve_requests(self) -> None:
-        wire = self._wire
+        wire, deadline = self._wire, self._connection.deadline
+        reader, writer = wire.reader, wire.writer
         limits = self._connection.limits
         while wire.keep_alive:
             end = wire.data.find(b"\r\n\r\n", wire.position)
             if end < 0:
-                end = await self._wait_for_head()
+                wire.consume()
+                if writer.unflushed_bytes:
+                    await writer.flush()
+                if reader.buffered:
+                    end = await self._wait_for_head()
+                else:
+                    # Nearly always: the next request is still to come, and comes in one piece.
+                    self._phase = _IDLE
+                    deadline.set_after(limits.keep_alive_seconds)
+                    wire.data = await reader.read()
+                    end = wire.data.find(b"\r\n\r\n")
+                    if end < 0:
+                        end = await self._wait_for_head()
                 if end < 0:
                     return
             data, start = wire.data, wire.position
@@ -142,7 +157,7 @@ class Http1Connection:
             wire.position = end + 4
             self._blank_lines = 0
             await self._serve_request(line, block, len(block_bytes))
-        if wire.has_input or wire.reader.buffered:
+        if wire.has_input or reader.buffered:
             await self._linger()
 
     async def _serve_request(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> None:
@@ -150,18 +165,19 @@ class Http1Connection:
         body: Body | None = None
         if not (block.plain and line.http11 and line.authority is None):
             body = self._body(line, block, head_bytes)
-        if block.close or not (line.http11 or block.keep_alive) or self._connection.close_requested:
+        if block.close or not (line.http11 or block.keep_alive):
             wire.keep_alive = False
-        self._phase = _Phase.EXCHANGE
-        exchange = Http1Exchange(wire, line, block, body, trio.current_time())
+        self._phase = _EXCHANGE
+        exchange = Http1Exchange(wire, line, block, body, self._connection.deadline.now())
         wire.driving = True
         try:
-            await run_in_fresh_context(self._application(exchange), wire.before_waiting)
+            rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
+            if rest is not None:
+                await rest
         except Exception as error:  # the application's, which must not end the server's loop
             await self._application_failed(exchange, error)
-        else:
-            if not exchange.response_finished:
-                await self._application_left(exchange)
+        if not exchange.response_finished:
+            await self._application_left(exchange)
         if self._on_exchange_end is not None:
             self._on_exchange_end(exchange)
         if exchange.rejection is not None:
@@ -190,31 +206,16 @@ class Http1Connection:
     async def _wait_for_head(self) -> int:
         """Wait until a head is complete; return where it ends, or -1 if there is no next one.
 
+        To be called when the last read, or what is left of it, has no complete head.
+
         Raises:
             BadRequest: it grows too large, takes too long, or ends too early.
         """
-        wire, deadline = self._wire, self._connection.deadline
-        reader = wire.reader
-        wire.consume()
-        if wire.writer.unflushed_bytes:
-            await wire.writer.flush()
+        wire, deadline, reader = self._wire, self._connection.deadline, self._wire.reader
         limits = self._connection.limits
-        now = trio.current_time()
-        self._phase = _Phase.HEAD if reader.buffered else _Phase.IDLE
-        if self._phase is _Phase.IDLE:
-            deadline.set(now + limits.keep_alive_seconds)
-        else:
-            deadline.set(now + limits.request_headers_seconds)
+        data = reader.buffered
+        self._phase = _IDLE
         while True:
-            searched = len(reader.buffered)
-            if searched:
-                reader.advance(0, searched)
-            data = await reader.read()
-            end = data.find(b"\r\n\r\n", max(0, searched - 3))
-            if end >= 0:
-                deadline.clear()
-                wire.data = data
-                return end
             if reader.read_cancelled and self._stop_waiting(data):
                 return -1
             if reader.at_eof:
@@ -225,9 +226,16 @@ class Http1Connection:
             _check_head_so_far(
                 data, limits.max_request_line_bytes, limits.max_request_headers_bytes
             )
-            if data and self._phase is _Phase.IDLE:
-                self._phase = _Phase.HEAD
-                deadline.set(trio.current_time() + limits.request_headers_seconds)
+            if data and self._phase is _IDLE:
+                self._phase = _HEAD
+                deadline.set_after(limits.request_headers_seconds)
+            searched = len(data)
+            reader.advance(0, searched)
+            data = await reader.read()
+            end = data.find(b"\r\n\r\n", max(0, searched - 3))
+            if end >= 0:
+                wire.data = data
+                return end
 
     def _stop_waiting(self, data: bytes) -> bool:
         """Tell whether whoever cancelled the pending read wants no further request.
@@ -236,11 +244,11 @@ class Http1Connection:
             BadRequest: the head took too long.
         """
         if self._expired:
-            if self._phase is _Phase.HEAD:
+            if self._phase is _HEAD:
                 raise BadRequest(Rejection.HEADERS_TIMEOUT)
             self._connection.record_end(EndReason.KEEP_ALIVE_TIMEOUT)
             return True
-        if self._connection.close_requested and not data:
+        if self._connection.close_requested.is_set and not data:
             self._connection.record_end(EndReason.SHUTDOWN)
             return True
         return False
@@ -252,24 +260,26 @@ class Http1Connection:
             raise BadRequest(Rejection.INVALID_REQUEST_LINE)
 
     def _on_deadline(self) -> None:
-        self._expired = True
-        self._wire.reader.cancel_pending_read()
+        # The hot path does not clear the keep-alive deadline when a request comes.
+        if self._phase is not _EXCHANGE:
+            self._expired = True
+            self._wire.reader.cancel_pending_read()
 
     def _on_close_requested(self) -> None:
-        if self._phase is _Phase.IDLE:
+        self._wire.keep_alive = False
+        if self._phase is _IDLE:
             self._wire.reader.cancel_pending_read()
-        else:
-            self._wire.keep_alive = False
 
     # What went wrong.
 
     async def _application_failed(self, exchange: Http1Exchange, error: Exception) -> None:
         """Answer 500 if nothing was answered, else cut the connection; log it, once."""
-        if exchange.rejection is not None:
+        if exchange.rejection is not None and _is_disconnection(error):
             return
         if _is_disconnection(error):
             self._connection.record_end(EndReason.CONNECTION_RESET)
             self._wire.keep_alive = False
+            exchange.give_up()
             return
         _log.error(
             "the application failed on %s %s",
@@ -281,13 +291,19 @@ class Http1Connection:
         if not exchange.response_started:
             await self._respond_500(exchange)
         elif not exchange.response_finished:
-            self._connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
-            self._wire.keep_alive = False
+            self._cut(exchange)
+
+    def _cut(self, exchange: Http1Exchange) -> None:
+        """End the connection so that the client sees that its response is not complete."""
+        exchange.give_up()
+        self._wire.keep_alive = False
+        self._connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
 
     async def _application_left(self, exchange: Http1Exchange) -> None:
         """The application returned without finishing its response."""
         if exchange.rejection is not None or exchange.disconnected:
             self._wire.keep_alive = False
+            exchange.give_up()
             return
         _log.error(
             "the application returned without %s a response to %s %s",
@@ -297,8 +313,7 @@ class Http1Connection:
             extra={"connection_id": self._connection.id},
         )
         if exchange.response_started:
-            self._connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
-            self._wire.keep_alive = False
+            self._cut(exchange)
         else:
             await self._respond_500(exchange)
 
@@ -316,8 +331,10 @@ class Http1Connection:
         if not wire.keep_alive:
             await self._linger()
             return
-        self._phase = _Phase.DRAIN
-        deadline.set(trio.current_time() + self._connection.limits.request_body_drain_seconds)
+        self._phase = _DRAIN
+        deadline.set(
+            self._connection.deadline.now() + self._connection.limits.request_body_drain_seconds
+        )
         try:
             while not body.complete and not self._expired:
                 await body.receive()
@@ -355,9 +372,11 @@ class Http1Connection:
         reader = self._wire.reader
         self._wire.consume()
         self._wire.keep_alive = False
-        self._phase = _Phase.DRAIN
+        self._phase = _DRAIN
         self._expired = False
-        self._connection.deadline.set(trio.current_time() + self._connection.limits.linger_seconds)
+        self._connection.deadline.set(
+            self._connection.deadline.now() + self._connection.limits.linger_seconds
+        )
         await self._wire.writer.send_eof()
         while not reader.at_eof and not self._expired:
             await reader.receive()

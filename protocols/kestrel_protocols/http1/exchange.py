@@ -18,7 +18,7 @@ from kestrel_protocols.http.exchange import (
     HttpExchange,
     ResponseError,
 )
-from kestrel_protocols.http.fields import FieldLines, date_and_server, date_line
+from kestrel_protocols.http.fields import FieldLines, date_and_server, date_line, field_lines
 from kestrel_protocols.http.rejection import Rejection
 from kestrel_protocols.http1.body import Body
 from kestrel_protocols.http1.request_head import FieldBlock, RequestLine
@@ -26,6 +26,8 @@ from kestrel_protocols.http1.status_line import STATUS_LINES
 from kestrel_protocols.http1.wire import Wire
 
 __all__ = ["Http1Exchange"]
+
+_LAST_CHUNK = b"0\r\n\r\n"
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -46,6 +48,11 @@ class _Response(Enum):
     NOT_STARTED = auto()
     STARTED = auto()
     FINISHED = auto()
+
+
+# On the hot path a member of an Enum, looked up through its class, costs as much as a call.
+_NONE, _LENGTH, _CHUNKED, _UNTIL_CLOSE = _Framing
+_NOT_STARTED, _STARTED, _FINISHED = _Response
 
 
 class Http1Exchange(HttpExchange):
@@ -84,8 +91,8 @@ class Http1Exchange(HttpExchange):
         self._wire = wire
         self._body = body
         self._continue_expected = block.expect_continue and line.http11 and body is not None
-        self._response = _Response.NOT_STARTED
-        self._framing = _Framing.NONE
+        self._response = _NOT_STARTED
+        self._framing = _NONE
         self._length = 0
         self._pending_head = b""
         self._awaited = False
@@ -100,7 +107,7 @@ class Http1Exchange(HttpExchange):
     @property
     def disconnected(self) -> bool:
         """See `HttpExchange`."""
-        return bool(self.connection.closed) or (
+        return self.connection.closed.is_set or (
             self._wire.reader.at_eof and not self._wire.reader.buffered
         )
 
@@ -111,7 +118,7 @@ class Http1Exchange(HttpExchange):
             return b""
         if self.rejection is not None:
             raise BadRequest(self.rejection)
-        if self._response is _Response.FINISHED:
+        if self._response is _FINISHED:
             raise ClientDisconnected("the exchange is over; the rest of the body is dropped")
         try:
             if self._continue_expected:
@@ -129,7 +136,7 @@ class Http1Exchange(HttpExchange):
     async def _send_continue(self) -> None:
         """Send 100 unless the body is on its way, or the final status is (RFC 9110, 10.1.1)."""
         self._continue_expected = False
-        if self._response is _Response.NOT_STARTED and not self._wire.reader.buffered:
+        if self._response is _NOT_STARTED and not self._wire.reader.buffered:
             await self._wire.writer.send(_CONTINUE)
 
     async def wait_disconnected(self) -> None:
@@ -140,7 +147,7 @@ class Http1Exchange(HttpExchange):
         reader = wire.reader
         most_bytes = self.connection.limits.max_request_buffer_bytes
         try:
-            while not (self.disconnected or self._response is _Response.FINISHED):
+            while not (self.disconnected or self._response is _FINISHED):
                 self._awaited = True
                 held = len(reader.buffered)
                 if held >= most_bytes or reader.at_eof:
@@ -153,20 +160,24 @@ class Http1Exchange(HttpExchange):
             pass  # gone is what was waited for
         finally:
             self._awaited = False
-            if not self.connection.closed:
+            if not self.connection.closed.is_set:
                 reader.advance(0)
 
     # The response.
 
+    def give_up(self) -> None:
+        """Note that the response will never be complete."""
+        self._response = _FINISHED
+
     @property
     def response_started(self) -> bool:
         """See `HttpExchange`."""
-        return self._response is not _Response.NOT_STARTED
+        return self._response is not _NOT_STARTED
 
     @property
     def response_finished(self) -> bool:
         """See `HttpExchange`."""
-        return self._response is _Response.FINISHED
+        return self._response is _FINISHED
 
     async def respond(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
@@ -174,29 +185,35 @@ class Http1Exchange(HttpExchange):
         """See `HttpExchange`."""
         head = self._head(status, headers, len(body))
         self.response_body_bytes = len(body)
-        self._response = _Response.FINISHED
+        self._response = _FINISHED
+        writer = self._wire.writer
         try:
-            if self._framing is _Framing.NONE or not body:
-                self._wire.writer.write(head)
-            elif self._framing is _Framing.CHUNKED:
-                self._wire.writer.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body))
-            elif len(body) <= _MOST_COPIED_BYTES:
-                self._wire.writer.write(head + body)
+            if self._framing is _LENGTH:
+                if len(body) <= _MOST_COPIED_BYTES:
+                    writer.write(head + body)
+                else:
+                    writer.write(head)
+                    writer.write(body)
+            elif self._framing is _CHUNKED:
+                writer.write(head + self._framed(body) + _LAST_CHUNK)
             else:
-                self._wire.writer.write(head)
-                self._wire.writer.write(body)
-            await self._flush_finished()
+                writer.write(head)
+                writer.write(self._framed(body))
+            if self._may_flush():
+                writer.flush_nowait()
+                if writer.unflushed_bytes:
+                    await writer.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientDisconnected("the client is gone") from error
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """See `HttpExchange`."""
         self._pending_head = self._head(status, headers, None)
-        self._response = _Response.STARTED
+        self._response = _STARTED
 
     async def write(self, data: bytes) -> None:
         """See `HttpExchange`."""
-        if self._response is not _Response.STARTED:
+        if self._response is not _STARTED:
             raise ResponseError("write() comes after start() and before finish()")
         self.response_body_bytes += len(data)
         piece = self._framed(data)
@@ -212,10 +229,10 @@ class Http1Exchange(HttpExchange):
 
     async def finish(self) -> None:
         """See `HttpExchange`."""
-        if self._response is not _Response.STARTED:
+        if self._response is not _STARTED:
             raise ResponseError("finish() comes once, after start()")
-        self._response = _Response.FINISHED
-        if self._framing is _Framing.LENGTH and self.response_body_bytes < self._length:
+        self._response = _FINISHED
+        if self._framing is _LENGTH and self.response_body_bytes < self._length:
             self._wire.connection.abort(EndReason.RESPONSE_CONTENT_LENGTH_MISMATCH)
             raise ResponseError(
                 f"the response has {self.response_body_bytes} bytes"
@@ -225,32 +242,32 @@ class Http1Exchange(HttpExchange):
         try:
             if self._pending_head:
                 writer.write(self._pending_head)
-            if self._framing is _Framing.CHUNKED:
-                writer.write(b"0\r\n\r\n")
-            await self._flush_finished()
+            if self._framing is _CHUNKED:
+                writer.write(_LAST_CHUNK)
+            if self._may_flush():
+                await writer.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientDisconnected("the client is gone") from error
 
-    async def _flush_finished(self) -> None:
-        """Send the end of the response, unless it may join the answer to the next request."""
-        if self._awaited:
-            self._wire.reader.cancel_pending_read()
+    def _may_flush(self) -> bool:
+        """Tell whether the finished response leaves now, or joins the answer to a next request."""
         wire = self._wire
-        if not (
-            wire.driving
-            and wire.keep_alive
-            and wire.position < len(wire.data)
-            and wire.writer.unflushed_bytes < self.connection.limits.max_response_buffer_bytes
-        ):
-            await wire.writer.flush()
+        if self._awaited:
+            wire.reader.cancel_pending_read()
+        return (
+            wire.position >= len(wire.data)
+            or not wire.driving
+            or not wire.keep_alive
+            or wire.writer.unflushed_bytes >= self.connection.limits.max_response_buffer_bytes
+        )
 
     def _framed(self, data: bytes) -> bytes:
-        if self._framing is _Framing.CHUNKED:
+        if self._framing is _CHUNKED:
             return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        if self._framing is _Framing.NONE:
+        if self._framing is _NONE:
             return b""
-        if self._framing is _Framing.LENGTH and self.response_body_bytes > self._length:
-            self._response = _Response.FINISHED
+        if self._framing is _LENGTH and self.response_body_bytes > self._length:
+            self._response = _FINISHED
             self._wire.connection.abort(EndReason.RESPONSE_CONTENT_LENGTH_MISMATCH)
             raise ResponseError(
                 f"the response is longer than the {self._length} bytes of its Content-Length"
@@ -261,11 +278,11 @@ class Http1Exchange(HttpExchange):
         self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None
     ) -> bytes:
         """Return the head of the response, blank line included, and decide its framing."""
-        if self._response is not _Response.NOT_STARTED:
+        if self._response is not _NOT_STARTED:
             raise ResponseError("a response was started already")
         if self.rejection is not None:
             raise ClientDisconnected("the request was wrong, and the server answers for it")
-        fields = FieldLines(headers, STATUS_LINES[status])
+        fields = field_lines(status, headers, STATUS_LINES[status])
         framing_line = self._decide_framing(status, fields, length)
         self.status = status
         wire = self._wire
@@ -283,16 +300,18 @@ class Http1Exchange(HttpExchange):
 
     def _decide_framing(self, status: int, fields: FieldLines, length: int | None) -> bytes:
         """Decide how the body ends, and return the line that says so, if it takes one more."""
+        announced = fields.content_length
+        if announced == length is not None and 200 <= status < 204 and self.method != "HEAD":
+            self._framing = _LENGTH
+            self._length = length
+            return b""
         if status < 200:
             raise ResponseError(f"{status} is not a final status")
-        announced = fields.content_length
         chunked = fields.transfer_encoding is not None
-        if chunked and (fields.transfer_encoding != b"chunked" or announced is not None):
-            raise ResponseError("the only Transfer-Encoding is chunked, without Content-Length")
         if status in (204, 304) or self.method == "HEAD":
             if status == 204 and (announced or chunked):
                 raise ResponseError("a response 204 has no body, and no fields that frame one")
-            self._framing = _Framing.NONE
+            self._framing = _NONE
             if announced is None and not chunked and status not in (204, 304):
                 return b"\r\ncontent-length: %d" % length if length is not None else b""
             return b""
@@ -301,16 +320,16 @@ class Http1Exchange(HttpExchange):
                 raise ResponseError(
                     f"the body has {length} bytes, but Content-Length says {announced}"
                 )
-            self._framing = _Framing.LENGTH
+            self._framing = _LENGTH
             self._length = announced
             return b""
         if length is not None and not chunked:
-            self._framing = _Framing.LENGTH
+            self._framing = _LENGTH
             self._length = length
             return b"\r\ncontent-length: %d" % length
         if self._http11:
-            self._framing = _Framing.CHUNKED
+            self._framing = _CHUNKED
             return b"" if chunked else b"\r\ntransfer-encoding: chunked"
-        self._framing = _Framing.UNTIL_CLOSE
+        self._framing = _UNTIL_CLOSE
         self._wire.keep_alive = False
         return b""

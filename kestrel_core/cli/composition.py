@@ -1,0 +1,80 @@
+"""Puts a server together for one ASGI application, from plug-ins that the registry finds.
+
+The core imports no plug-in package, so the shapes that are used here are written down as protocols.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, cast
+
+from kestrel_core.cli.access_log import ServedExchange, log_exchange
+from kestrel_core.endpoint import Endpoint
+from kestrel_core.limits import Limits
+from kestrel_core.middleware import ConnectionHandler
+from kestrel_core.registry import PluginKind, Registry
+from kestrel_core.server import Server
+
+__all__ = ["AsgiServer", "compose_server"]
+
+
+class _AsgiApplication(Protocol):
+    def lifespan(self) -> AbstractAsyncContextManager[None]: ...
+
+
+class _MakeAsgiApplication(Protocol):
+    def __call__(self, app: object, *, root_path: str) -> _AsgiApplication: ...
+
+
+class _MakeHttp(Protocol):
+    def __call__(
+        self,
+        application: _AsgiApplication,
+        *,
+        on_exchange_end: Callable[[ServedExchange], None] | None,
+    ) -> ConnectionHandler: ...
+
+
+class AsgiServer:
+    """A server that listens nowhere yet, the lifespan to serve inside of, and how that fails."""
+
+    def __init__(
+        self,
+        server: Server,
+        lifespan: AbstractAsyncContextManager[None],
+        lifespan_failure: type[Exception],
+    ) -> None:
+        self.server = server
+        self.lifespan = lifespan
+        self.lifespan_failure = lifespan_failure
+
+
+def compose_server(
+    app: object,
+    endpoints: Sequence[Endpoint],
+    *,
+    limits: Limits,
+    root_path: str,
+    access_log: bool,
+) -> AsgiServer:
+    """Return a server for the ASGI application `app` on `endpoints`.
+
+    Raises:
+        PluginError: a part that it needs is not installed or does not load.
+    """
+    registry = Registry()
+
+    def protocol(name: str) -> object:
+        return registry.load(PluginKind.PROTOCOL, name)
+
+    make_application = cast(
+        _MakeAsgiApplication, protocol("kestrel_protocols.asgi:AsgiApplication")
+    )
+    lifespan_failure = cast(type[Exception], protocol("kestrel_protocols.asgi:LifespanFailed"))
+    make_http = cast(_MakeHttp, protocol("http/1.1"))
+
+    application = make_application(app, root_path=root_path)
+    handler = make_http(application, on_exchange_end=log_exchange if access_log else None)
+    server = Server(limits=limits, registry=registry)
+    for endpoint in endpoints:
+        server.listen(endpoint, handler)
+    return AsgiServer(server, application.lifespan(), lifespan_failure)

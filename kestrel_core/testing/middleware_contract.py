@@ -1,0 +1,272 @@
+"""The contract of a middleware, as a suite that any implementation can run."""
+
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from kestrel_core.connection import Address, Connection, close_within
+from kestrel_core.end_reason import EndReason
+from kestrel_core.limits import Limits
+from kestrel_core.memory_pipe import duplex_pipe_pair
+from kestrel_core.middleware import ConnectionHandler, Middleware
+from kestrel_core.testing.expectations import expect, hold, settle
+from kestrel_core.timers import Timers
+
+__all__ = ["check_middleware"]
+
+# Cut into pieces of these sizes, so that whatever a middleware looks for comes in parts, too.
+_PIECE_BYTES = (1, 2, 3, 10, 100, 1000, 5000)
+
+_VOLUME_BYTES = 100_000
+
+
+class _Deliberate(Exception):
+    """What the handlers here raise."""
+
+
+async def _nothing(connection: Connection, following: ConnectionHandler) -> None:
+    await following(connection)
+
+
+async def check_middleware(
+    middleware: Middleware,
+    *,
+    counterpart: Middleware = _nothing,
+    preamble: bytes = b"",
+    half_closes: bool = True,
+) -> None:
+    """Hold `middleware` to what every middleware owes to what follows and to what called it.
+
+    Bytes in are bytes out, in any pieces and in both directions; the half-close passes; what
+    follows is called once, its errors and its cancellation come out, and then the connection has
+    its old transport again and no task is left.
+
+    `counterpart` is the middleware that a client of this one uses, for one that changes the
+    bytes; `preamble` is what such a client sends first, for one that takes something away.
+
+    Raises:
+        AssertionError: a promise is not kept; the text begins with it.
+    """
+    setting = _Setting(middleware, counterpart, preamble)
+    checks = [*_CHECKS, *(_HALF_CLOSING_CHECKS if half_closes else ())]
+    for check in checks:
+        promise = (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
+        await hold(promise, partial(check, setting))
+
+
+@attrs.frozen
+class _Setting:
+    """The middleware under test and what its clients need."""
+
+    middleware: Middleware
+    counterpart: Middleware
+    preamble: bytes
+
+    @asynccontextmanager
+    async def wire(self) -> AsyncGenerator[tuple[Connection, Connection]]:
+        """Make a connected client and server, without anything around them yet."""
+        timers = Timers()
+        here, there = Address("client"), Address("server")
+        near, far = duplex_pipe_pair(4096)
+        client = Connection(near, limits=Limits(), timers=timers, local=here, remote=there)
+        server = Connection(far, limits=Limits(), timers=timers, local=there, remote=here)
+        near.peer_gone.listen(client.closed.set)
+        far.peer_gone.listen(server.closed.set)
+        tasks_before = trio.lowlevel.current_statistics().tasks_living
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(timers.run)
+            try:
+                yield client, server
+            finally:
+                for connection in (client, server):
+                    await close_within(connection, 1.0)
+                nursery.cancel_scope.cancel()
+        tasks = trio.lowlevel.current_statistics().tasks_living - tasks_before
+        expect(tasks == 0, f"{tasks} tasks were left running")
+
+    async def serve(
+        self, server: Connection, handler: ConnectionHandler, *, called: bool = True
+    ) -> None:
+        """Run the middleware around `handler`, and expect it to leave the connection as it was.
+
+        `called` says that the handler must be called, not only that it may.
+        """
+        before = server.transport
+        calls: list[Connection] = []
+
+        async def following(connection: Connection) -> None:
+            calls.append(connection)
+            await handler(connection)
+
+        try:
+            await self.middleware(server, following)
+        finally:
+            expect(server.transport is before, "`connection.transport` should be restored")
+            expect(len(calls) <= 1, f"what follows was called {len(calls)} times")
+        expect(bool(calls) or not called, "what follows should be called")
+        expect(calls in ([], [server]), "what follows should get the connection itself")
+
+    async def use(self, client: Connection, talk: ConnectionHandler) -> None:
+        """Send the preamble and run `talk` inside the counterpart."""
+        await client.transport.output.send(self.preamble)
+        await self.counterpart(client, talk)
+
+    async def run(self, handler: ConnectionHandler, talk: ConnectionHandler) -> None:
+        """Serve one connection with `handler` while the client does `talk`."""
+        async with self.wire() as (client, server), trio.open_nursery() as nursery:
+            nursery.start_soon(self.use, client, talk)
+            await self.serve(server, handler)
+
+
+async def carries_all_bytes(setting: _Setting) -> None:
+    """Bytes in equal bytes out, in any pieces, in both directions at once."""
+    dice = random.Random(1)
+    data = dice.randbytes(_VOLUME_BYTES)
+
+    async def echo(connection: Connection) -> None:
+        received = 0
+        while received < len(data):
+            chunk = await connection.transport.input.receive(dice.choice(_PIECE_BYTES))
+            expect(chunk != b"", f"the handler's input ended after {received} bytes")
+            received += len(chunk)
+            await connection.transport.output.send(chunk)
+
+    async def talk(connection: Connection) -> None:
+        async def send() -> None:
+            start = 0
+            while start < len(data):
+                size = dice.choice(_PIECE_BYTES)
+                await connection.transport.output.send(data[start : start + size])
+                start += size
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            echoed = await connection.transport.input.read_exactly(len(data))
+        expect(echoed == data, "other bytes came back from an echoing handler than were sent")
+
+    await setting.run(echo, talk)
+
+
+async def carries_single_bytes(setting: _Setting) -> None:
+    """A peer that sends byte by byte is served like any other."""
+
+    async def answer(connection: Connection) -> None:
+        question = await connection.transport.input.read_until(b"?", 100)
+        await connection.transport.output.send(question.upper())
+
+    async def talk(connection: Connection) -> None:
+        for byte in b"what is this?":
+            await connection.transport.output.send(bytes([byte]))
+            await settle()
+        answered = await connection.transport.input.read_exactly(13)
+        expect(answered == b"WHAT IS THIS?", f"the answer was {answered!r}")
+
+    await setting.run(answer, talk)
+
+
+async def lets_errors_pass(setting: _Setting) -> None:
+    """What the handler raises comes out, and the transport is restored."""
+    failures: list[Exception] = [_Deliberate("a fault"), trio.BrokenResourceError("a gone peer")]
+    for failure in failures:
+
+        async def fail(connection: Connection, failure: Exception = failure) -> None:
+            raise failure
+
+        try:
+            await setting.run(fail, _until_it_ends)
+        except Exception as error:
+            expect(_contains(error, failure), f"{failure!r} should come out, not {error!r}")
+        else:
+            raise AssertionError(f"{failure!r} should come out, but nothing did")
+
+
+async def lets_cancellation_pass(setting: _Setting) -> None:
+    """A cancelled handler ends at once, and the transport is restored."""
+    with trio.CancelScope() as scope:
+
+        async def sleep(connection: Connection) -> None:
+            scope.cancel()
+            await trio.sleep_forever()
+
+        async with setting.wire() as (client, server), trio.open_nursery() as nursery:
+            nursery.start_soon(setting.use, client, _until_it_ends)
+            await setting.serve(server, sleep)
+    expect(scope.cancelled_caught, "Cancelled should come out of the middleware")
+
+
+async def ends_when_the_peer_resets(setting: _Setting) -> None:
+    """A peer that resets the connection breaks the handler's read, or ends it."""
+
+    async def reset(connection: Connection) -> None:
+        await connection.transport.output.send(b"x")
+        await settle()
+        connection.abort(EndReason.ABORTED_BY_APP)
+
+    async with setting.wire() as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(_unless_broken, partial(setting.use, client, reset))
+        await _unless_broken(partial(setting.serve, server, _until_it_ends))
+
+
+async def ends_when_nobody_speaks(setting: _Setting) -> None:
+    """A peer that leaves without a word is no error; the middleware returns."""
+    async with setting.wire() as (client, server):
+        await client.aclose()
+        await _unless_broken(partial(setting.serve, server, _until_it_ends, called=False))
+
+
+_CHECKS = [
+    carries_all_bytes,
+    carries_single_bytes,
+    lets_errors_pass,
+    lets_cancellation_pass,
+    ends_when_the_peer_resets,
+    ends_when_nobody_speaks,
+]
+
+
+async def lets_half_closes_pass(setting: _Setting) -> None:
+    """The end of the client's output reaches the handler, which can still answer, and its end."""
+
+    async def answer(connection: Connection) -> None:
+        chunks = [chunk async for chunk in connection.transport.input]
+        await connection.transport.output.send(b"".join(chunks).upper())
+        await connection.transport.output.send_eof()
+
+    async def talk(connection: Connection) -> None:
+        await connection.transport.output.send(b"all of it")
+        await connection.transport.output.send_eof()
+        answered = await connection.transport.input.read_exactly(10)
+        expect(answered == b"ALL OF IT", f"the answer was {answered!r}")
+
+    await setting.run(answer, talk)
+
+
+_HALF_CLOSING_CHECKS = [lets_half_closes_pass]
+
+
+async def _unless_broken(operation: Callable[[], Awaitable[None]]) -> None:
+    """Await `operation`, and forgive it that the peer is gone."""
+    try:
+        await operation()
+    except* trio.BrokenResourceError:
+        pass
+
+
+async def _until_it_ends(connection: Connection) -> None:
+    try:
+        while await connection.transport.input.receive():
+            pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+def _contains(error: BaseException, wanted: BaseException) -> bool:
+    match error:
+        case BaseExceptionGroup(exceptions=parts):
+            return any(_contains(part, wanted) for part in parts)
+        case _:
+            return error is wanted
