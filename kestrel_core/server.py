@@ -174,9 +174,10 @@ class Server:
         if self._serving is None:
             return 0
         self._draining = True
-        for bound in self._bound:
-            await bound.listener.unbind()
-        cut = await self._drain(list(self._bound), seconds)
+        bound = list(self._bound)  # which shrinks by itself as accept loops end
+        for each in bound:
+            await each.listener.unbind()
+        cut = await self._drain(bound, seconds)
         self._finished.set()
         return cut
 
@@ -219,7 +220,10 @@ class Server:
         except (KestrelError, OSError) as error:
             # Raised by `serve` itself, after its nurseries, which would wrap it in a group.
             self._fail(error)
-        return self._failure is None
+        except RuntimeError:
+            if not self._draining:
+                raise
+        return not self._draining
 
     async def _bind(self, listen: _Listen) -> Endpoint:
         if self._serving is None or self._context is None or self._draining:
@@ -227,6 +231,9 @@ class Server:
         transport = self.registry.transport(listen.endpoint.scheme)
         _check_middleware(transport, listen)
         listener = await transport.bind(listen.endpoint, self._context)
+        if self._draining:  # since then, and whoever drains does not know this listener
+            await listener.aclose()
+            raise RuntimeError("the server is no longer serving")
         bound = _Bound(listener, compose(listen.middleware, listen.handler))
         self._bound.append(bound)
         self._serving.start_soon(self._accept, bound)
@@ -241,7 +248,7 @@ class Server:
                         while True:
                             connection = await bound.listener.accept()
                             if self._is_full():
-                                _refuse(connection)
+                                connections.start_soon(self._refuse, connection)
                             else:
                                 self._connections[connection] = None
                                 bound.connections[connection] = None
@@ -272,22 +279,24 @@ class Server:
     async def _run(self, bound: _Bound, connection: Connection) -> None:
         """Serve one connection from accept to close; the boundary that no error crosses."""
         try:
-            await bound.handler(connection)
+            await _contain(connection, bound.handler)
             connection.record_end(EndReason.COMPLETED)
-        except BaseExceptionGroup as group:
-            _record_failure(connection, group)
-            rest = group.subgroup(lambda error: not isinstance(error, Exception))
-            if rest is not None:
-                raise rest from None
-        except Exception as error:
-            _record_failure(connection, error)
+        except BaseException:  # cancelled, by `abort` or by the drain's deadline
+            connection.abort(EndReason.APP_SHUTDOWN_TIMEOUT)
+            raise
         finally:
-            if connection.end_reason is None:  # cancelled, by `abort` or by the drain's deadline
-                connection.abort(EndReason.APP_SHUTDOWN_TIMEOUT)
-            await close_within(connection, self.limits.linger_seconds)
+            await _contain(connection, self._close)
             del self._connections[connection], bound.connections[connection]
             if _connection_log.isEnabledFor(logging.DEBUG):
                 _log_end(connection)
+
+    async def _close(self, connection: Connection) -> None:
+        await close_within(connection, self.limits.linger_seconds)
+
+    async def _refuse(self, connection: Connection) -> None:
+        connection.abort(EndReason.MAX_CONCURRENT_CONNECTIONS_EXCEEDED)
+        await _contain(connection, self._close)
+        _log_end(connection)
 
 
 def _check_middleware(transport: Transport, listen: _Listen) -> None:
@@ -301,17 +310,25 @@ def _check_middleware(transport: Transport, listen: _Listen) -> None:
             )
 
 
-def _refuse(connection: Connection) -> None:
-    connection.abort(EndReason.MAX_CONCURRENT_CONNECTIONS_EXCEEDED)
-    connection.deadline.close()
-    _log_end(connection)
+async def _contain(connection: Connection, step: ConnectionHandler) -> None:
+    """Take a step of the connection; what it raises ends the connection and goes no further."""
+    try:
+        await step(connection)
+    except BaseExceptionGroup as group:
+        faults, rest = group.split(Exception)
+        if faults is not None:
+            _record_failure(connection, faults)
+        if rest is not None:
+            raise rest from None
+    except Exception as error:
+        _record_failure(connection, error)
 
 
-def _record_failure(connection: Connection, error: BaseException) -> None:
+def _record_failure(connection: Connection, error: Exception) -> None:
     """Tell a peer that went away from a fault of ours, and log the latter."""
     if _is_peer_gone(error):
         connection.record_end(EndReason.CONNECTION_RESET)
-    elif isinstance(error, Exception):
+    else:
         connection.abort(EndReason.OTHER_ERROR)
         _connection_log.error("connection %s: its handler raised", connection.id, exc_info=error)
 

@@ -77,6 +77,7 @@ class FieldLines:
         "content_length",
         "has_date",
         "has_server",
+        "is_plain",
         "lines",
         "transfer_encoding",
     )
@@ -100,6 +101,10 @@ class FieldLines:
                         self._note(kind, value)
         except (TypeError, ValueError) as error:
             raise ResponseError(f"headers are pairs of bytes; this one is not: {error}") from error
+        self.is_plain = not (
+            self.connection or self.transfer_encoding or self.has_date or self.has_server
+        )
+        """Whether no field but Content-Length concerns the server."""
         if self.transfer_encoding is not None and (
             self.transfer_encoding != b"chunked" or self.content_length is not None
         ):

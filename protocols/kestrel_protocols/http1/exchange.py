@@ -183,13 +183,31 @@ class Http1Exchange(HttpExchange):
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
     ) -> None:
         """See `HttpExchange`."""
-        head = self._head(status, headers, len(body))
-        self.response_body_bytes = len(body)
+        wire = self._wire
+        writer = wire.writer
+        length = len(body)
+        if self._response is not _NOT_STARTED:
+            raise ResponseError("a response was started already")
+        fields = field_lines(status, headers, STATUS_LINES[status])
+        if (
+            fields.content_length == length <= _MOST_COPIED_BYTES
+            and fields.is_plain
+            and 200 <= status < 204
+            and wire.keep_alive
+            and self._http11
+            and self.method != "HEAD"
+        ):
+            # What nearly all answers are like: everything below, for them, in one go.
+            head = b"%b%b\r\n\r\n" % (fields.lines, date_and_server())
+            self.status = status
+            self._framing = _LENGTH
+        else:
+            head = self._head(status, fields, length)
+        self.response_body_bytes = length
         self._response = _FINISHED
-        writer = self._wire.writer
         try:
             if self._framing is _LENGTH:
-                if len(body) <= _MOST_COPIED_BYTES:
+                if length <= _MOST_COPIED_BYTES:
                     writer.write(head + body)
                 else:
                     writer.write(head)
@@ -199,7 +217,7 @@ class Http1Exchange(HttpExchange):
             else:
                 writer.write(head)
                 writer.write(self._framed(body))
-            if self._may_flush():
+            if self._awaited or wire.position >= len(wire.data) or self._may_flush():
                 writer.flush_nowait()
                 if writer.unflushed_bytes:
                     await writer.flush()
@@ -208,7 +226,10 @@ class Http1Exchange(HttpExchange):
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """See `HttpExchange`."""
-        self._pending_head = self._head(status, headers, None)
+        if self._response is not _NOT_STARTED:
+            raise ResponseError("a response was started already")
+        fields = field_lines(status, headers, STATUS_LINES[status])
+        self._pending_head = self._head(status, fields, None)
         self._response = _STARTED
 
     async def write(self, data: bytes) -> None:
@@ -274,15 +295,10 @@ class Http1Exchange(HttpExchange):
             )
         return data
 
-    def _head(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None
-    ) -> bytes:
+    def _head(self, status: int, fields: FieldLines, length: int | None) -> bytes:
         """Return the head of the response, blank line included, and decide its framing."""
-        if self._response is not _NOT_STARTED:
-            raise ResponseError("a response was started already")
         if self.rejection is not None:
             raise ClientDisconnected("the request was wrong, and the server answers for it")
-        fields = field_lines(status, headers, STATUS_LINES[status])
         framing_line = self._decide_framing(status, fields, length)
         self.status = status
         wire = self._wire
