@@ -43,9 +43,7 @@ def test_what_is_no_number_is_refused() -> None:
 
 
 def test_unlimited_is_none_or_infinity() -> None:
-    limits = Limits(
-        max_connections=None, max_request_body_bytes=None, keep_alive_seconds=math.inf
-    )
+    limits = Limits(max_connections=None, max_request_body_bytes=None, keep_alive_seconds=math.inf)
     assert limits.max_request_body_bytes is None
     assert limits.keep_alive_seconds == math.inf
 

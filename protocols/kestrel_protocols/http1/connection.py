@@ -134,6 +134,7 @@ class Http1Connection:
                     self._phase = _IDLE
                     deadline.set_after(limits.keep_alive_seconds)
                     wire.data = await reader.read()
+                    wire.arrived_at = deadline.now()
                     end = wire.data.find(b"\r\n\r\n")
                     if end < 0:
                         end = await self._wait_for_head()
@@ -156,30 +157,31 @@ class Http1Connection:
                 raise BadRequest(Rejection.TOO_MANY_HEADERS)
             wire.position = end + 4
             self._blank_lines = 0
-            await self._serve_request(line, block, len(block_bytes))
+            self._phase = _EXCHANGE
+            body: Body | None = None
+            if not (block.plain and line.http11 and line.authority is None):
+                body = self._body(line, block, len(block_bytes))
+            if block.close or not (line.http11 or block.keep_alive):
+                wire.keep_alive = False
+            exchange = Http1Exchange(wire, line, block, body)
+            wire.driving = True
+            try:
+                rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
+                if rest is not None:
+                    await rest
+            except Exception as error:  # the application's, which must not end the server's loop
+                await self._application_failed(exchange, error)
+            if body is not None or not exchange.response_finished:
+                await self._settle(exchange, body)
+            if self._on_exchange_end is not None:
+                self._on_exchange_end(exchange)
         if wire.has_input or reader.buffered:
             await self._linger()
 
-    async def _serve_request(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> None:
-        wire = self._wire
-        body: Body | None = None
-        if not (block.plain and line.http11 and line.authority is None):
-            body = self._body(line, block, head_bytes)
-        if block.close or not (line.http11 or block.keep_alive):
-            wire.keep_alive = False
-        self._phase = _EXCHANGE
-        exchange = Http1Exchange(wire, line, block, body, self._connection.deadline.now())
-        wire.driving = True
-        try:
-            rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
-            if rest is not None:
-                await rest
-        except Exception as error:  # the application's, which must not end the server's loop
-            await self._application_failed(exchange, error)
+    async def _settle(self, exchange: Http1Exchange, body: Body | None) -> None:
+        """Bring to an end what the application left open: its response, the request's body."""
         if not exchange.response_finished:
             await self._application_left(exchange)
-        if self._on_exchange_end is not None:
-            self._on_exchange_end(exchange)
         if exchange.rejection is not None:
             await self._end_rejected(exchange, exchange.rejection)
         elif body is not None and not body.complete:
@@ -235,6 +237,7 @@ class Http1Connection:
             end = data.find(b"\r\n\r\n", max(0, searched - 3))
             if end >= 0:
                 wire.data = data
+                wire.arrived_at = deadline.now()
                 return end
 
     def _stop_waiting(self, data: bytes) -> bool:

@@ -71,9 +71,7 @@ class Http1Exchange(HttpExchange):
         "rejection",
     )
 
-    def __init__(
-        self, wire: Wire, line: RequestLine, block: FieldBlock, body: Body | None, now: float
-    ) -> None:
+    def __init__(self, wire: Wire, line: RequestLine, block: FieldBlock, body: Body | None) -> None:
         self.connection = wire.connection
         self.method = line.method
         self.target = line.target
@@ -82,7 +80,7 @@ class Http1Exchange(HttpExchange):
         self.query = line.query
         self.http_version = "1.1" if line.http11 else "1.0"
         self.headers = block.fields.copy()
-        self.started_at = now
+        self.started_at = wire.arrived_at
         self.status = None
         self.response_body_bytes = 0
         self.rejection: Rejection | None = None
@@ -198,15 +196,16 @@ class Http1Exchange(HttpExchange):
             and self.method != "HEAD"
         ):
             # What nearly all answers are like: everything below, for them, in one go.
-            head = b"%b%b\r\n\r\n" % (fields.lines, date_and_server())
+            head = None
             self.status = status
-            self._framing = _LENGTH
         else:
             head = self._head(status, fields, length)
         self.response_body_bytes = length
         self._response = _FINISHED
         try:
-            if self._framing is _LENGTH:
+            if head is None:
+                writer.write(b"%b%b\r\n\r\n%b" % (fields.lines, date_and_server(), body))
+            elif self._framing is _LENGTH:
                 if length <= _MOST_COPIED_BYTES:
                     writer.write(head + body)
                 else:

@@ -10,7 +10,16 @@ __all__ = ["Wire"]
 class Wire:
     """What the loop over requests and the exchange of the moment share."""
 
-    __slots__ = ("connection", "data", "driving", "keep_alive", "position", "reader", "writer")
+    __slots__ = (
+        "arrived_at",
+        "connection",
+        "data",
+        "driving",
+        "keep_alive",
+        "position",
+        "reader",
+        "writer",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -18,6 +27,8 @@ class Wire:
         self.writer: PipeWriter = connection.transport.output
         self.data: bytes = b""
         """What the reader held when it was last asked; used up to `position`."""
+        self.arrived_at: float = 0.0
+        """When that was read, in `trio.current_time()`'s seconds."""
         self.position: int = 0
         self.keep_alive: bool = True
         """Whether another request may follow the current one."""
