@@ -20,6 +20,7 @@ from kestrel_core.errors import KestrelError as KestrelError
 from kestrel_core.errors import MissingExtraError as MissingExtraError
 from kestrel_core.errors import PluginError as PluginError
 from kestrel_core.features import Features as Features
+from kestrel_core.features import FeatureSource as FeatureSource
 from kestrel_core.features import PeerCredentials as PeerCredentials
 from kestrel_core.features import SocketInfo as SocketInfo
 from kestrel_core.limits import Limits as Limits

@@ -9,7 +9,7 @@ import trio
 
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.end_reason import EndReason
-from kestrel_core.features import Features
+from kestrel_core.features import Features, FeatureSource
 from kestrel_core.limits import Limits
 from kestrel_core.signals import Signal
 from kestrel_core.timers import Deadline, Timers
@@ -84,7 +84,7 @@ class Connection:
         """Our end, or None where the transport has no name for it."""
         self.remote = remote
         """The peer's end, or None where it has no name, as most clients of Unix sockets."""
-        self.features = Features()
+        self.features = Features(transport if isinstance(transport, FeatureSource) else None)
         self.deadline: Deadline = timers.deadline()
         """The one deadline of this connection; whoever is serving it at the moment sets it."""
         self.close_requested = Signal()

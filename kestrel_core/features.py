@@ -5,25 +5,38 @@ that the publishing package defines); everybody else reads it by that class, typ
 string keys, so a misspelt one is an error of the type checker and not of the night.
 """
 
+from abc import ABC, abstractmethod
 from typing import TypeVar
 
 import attrs
 
-__all__ = ["Features", "PeerCredentials", "SocketInfo"]
+__all__ = ["FeatureSource", "Features", "PeerCredentials", "SocketInfo"]
 
 FeatureT = TypeVar("FeatureT")
+
+
+class FeatureSource(ABC):
+    """Somebody who can tell a feature when it is asked for, and need not keep it until then."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def find_feature(self, kind: type[object]) -> object | None:
+        """Return an instance of exactly `kind`, or None."""
 
 
 class Features:
     """A map from a class to the one instance of it that somebody published.
 
-    Not meant for concurrent use by threads. It costs nothing until something is published.
+    What nobody published is asked of `source`. Not meant for concurrent use by threads. It costs
+    nothing until something is published.
     """
 
-    __slots__ = ("_published",)
+    __slots__ = ("_published", "_source")
 
-    def __init__(self) -> None:
+    def __init__(self, source: FeatureSource | None = None) -> None:
         self._published: dict[type[object], object] | None = None
+        self._source = source
 
     def publish(self, feature: object) -> None:
         """Make `feature` the instance for its class, replacing an earlier one."""
@@ -33,9 +46,9 @@ class Features:
 
     def get(self, kind: type[FeatureT]) -> FeatureT | None:
         """Return the published instance of exactly `kind`, or None."""
-        if self._published is None:
-            return None
-        feature = self._published.get(kind)
+        feature = None if self._published is None else self._published.get(kind)
+        if feature is None and self._source is not None:
+            feature = self._source.find_feature(kind)
         return feature if isinstance(feature, kind) else None
 
     def __getitem__(self, kind: type[FeatureT]) -> FeatureT:
@@ -50,7 +63,7 @@ class Features:
         return feature
 
     def __contains__(self, kind: type[object]) -> bool:
-        return self._published is not None and kind in self._published
+        return self.get(kind) is not None
 
 
 @attrs.frozen

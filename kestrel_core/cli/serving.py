@@ -134,11 +134,13 @@ class _Run:
             self._drain_seconds,
             len(self._server.connections),
         )
-        self._cut += await self._server.drain(self._drain_seconds)
+        cut = await self._server.drain(self._drain_seconds)
+        if not self._aborted:  # which has counted them
+            self._cut = cut
 
     def _abort(self, name: str) -> None:
         self._aborted = True
-        self._cut += len(self._server.connections)
+        self._cut = len(self._server.connections)
         _log.warning("%s again: not waiting for connections", name)
         self._server.abort()
 

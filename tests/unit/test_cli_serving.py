@@ -6,6 +6,7 @@ from itertools import count
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from kestrel_core.cli.serving import ServingFailed, serve_until_stopped
@@ -45,10 +46,6 @@ class World:
             lifespan_failure=LifespanFailed,
         )
 
-    async def until_listening(self) -> None:
-        while not self.server.endpoints:
-            await trio.sleep(0.01)
-
     async def connect(self, context: TransportContext) -> Connection:
         transport = self.server.registry.transport("memory")
         connection = await transport.connect(Endpoint.parse(self.endpoint), context)
@@ -77,7 +74,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def level(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+def level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
@@ -89,25 +86,27 @@ async def scenario(
 ) -> int:
     """Serve one connection; send each signal after its seconds; return the exit code."""
     world.listen(handler)
-    exit_codes: list[int] = []
 
-    async def run() -> None:
-        exit_codes.append(await world.run(drain_seconds))
+    async def client() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        async with open_transport_context() as context:
+            await world.connect(context)
+            for seconds, number in signals:
+                await trio.sleep(seconds)
+                await world.send.send(number)
+            await trio.sleep_forever()
 
-    async with trio.open_nursery() as nursery, open_transport_context() as context:
-        nursery.start_soon(run)
-        await world.until_listening()
-        await world.connect(context)
-        for seconds, number in signals:
-            await trio.sleep(seconds)
-            await world.send.send(number)
-        while not exit_codes:
-            await trio.sleep(0.01)
-    return exit_codes[0]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client)
+        exit_code = await world.run(drain_seconds)
+        nursery.cancel_scope.cancel()
+    return exit_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_drains(caplog: pytest.LogCaptureFixture, number: signal.Signals) -> None:
+async def test_a_signal_drains(
+    caplog: pytest.LogCaptureFixture, number: signal.Signals, autojump_clock: MockClock
+) -> None:
     world = World()
     assert await scenario(world, finishes_when_asked, [(1, number)]) == 0
     assert world.seen == ["started", "stopped"]
@@ -118,7 +117,9 @@ async def test_a_signal_drains(caplog: pytest.LogCaptureFixture, number: signal.
     ]
 
 
-async def test_draining_ends_at_its_deadline(caplog: pytest.LogCaptureFixture) -> None:
+async def test_draining_ends_at_its_deadline(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
     world = World()
     started_at = trio.current_time()
     assert await scenario(world, never_finishes, [(0, signal.SIGTERM)], drain_seconds=5) == 0
@@ -131,7 +132,7 @@ async def test_draining_ends_at_its_deadline(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_a_second_signal_cuts_and_the_lifespan_still_ends(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     world = World()
     signals = [(0.0, signal.SIGTERM), (1.0, signal.SIGINT)]
@@ -145,7 +146,7 @@ async def test_a_second_signal_cuts_and_the_lifespan_still_ends(
 
 
 async def test_a_third_signal_ends_a_lifespan_that_hangs(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     world = World()
     world.shutdown = trio.sleep_forever
@@ -155,7 +156,9 @@ async def test_a_third_signal_ends_a_lifespan_that_hangs(
     assert told(caplog)[-1] == "SIGTERM again: not waiting for the application's shutdown"
 
 
-async def test_a_second_signal_is_enough_when_only_the_lifespan_is_left() -> None:
+async def test_a_second_signal_is_enough_when_only_the_lifespan_is_left(
+    autojump_clock: MockClock,
+) -> None:
     world = World()
     world.shutdown = trio.sleep_forever
     signals = [(1.0, signal.SIGTERM)] * 2
@@ -163,7 +166,9 @@ async def test_a_second_signal_is_enough_when_only_the_lifespan_is_left() -> Non
     assert world.seen == ["started"]
 
 
-async def test_a_signal_ends_a_start_up_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_signal_ends_a_start_up_that_hangs(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
     world = World()
     world.startup = trio.sleep_forever
     world.send.send_nowait(signal.SIGINT)
@@ -171,7 +176,7 @@ async def test_a_signal_ends_a_start_up_that_hangs(caplog: pytest.LogCaptureFixt
     assert told(caplog) == ["SIGINT: start-up given up"]
 
 
-async def test_an_endpoint_that_is_taken() -> None:
+async def test_an_endpoint_that_is_taken(autojump_clock: MockClock) -> None:
     world = World()
     world.listen(never_finishes)
     world.listen(never_finishes)
@@ -181,7 +186,9 @@ async def test_an_endpoint_that_is_taken() -> None:
     assert world.seen == ["started", "stopped"]
 
 
-async def test_an_endpoint_that_its_transport_does_not_understand() -> None:
+async def test_an_endpoint_that_its_transport_does_not_understand(
+    autojump_clock: MockClock,
+) -> None:
     world = World()
     world.server.listen("memory://x?colour=red", never_finishes)
     with pytest.raises(ServingFailed, match="no option 'colour'") as caught:
@@ -189,7 +196,7 @@ async def test_an_endpoint_that_its_transport_does_not_understand() -> None:
     assert caught.value.exit_code == 2
 
 
-async def test_a_lifespan_that_cannot_start() -> None:
+async def test_a_lifespan_that_cannot_start(autojump_clock: MockClock) -> None:
     world = World()
     world.listen(never_finishes)
 
@@ -204,7 +211,7 @@ async def test_a_lifespan_that_cannot_start() -> None:
     assert caught.value.user_traceback == ""
 
 
-async def test_a_lifespan_that_sends_a_traceback() -> None:
+async def test_a_lifespan_that_sends_a_traceback(autojump_clock: MockClock) -> None:
     world = World()
     world.listen(never_finishes)
 
@@ -220,7 +227,7 @@ async def test_a_lifespan_that_sends_a_traceback() -> None:
     )
 
 
-async def test_a_lifespan_that_cannot_stop() -> None:
+async def test_a_lifespan_that_cannot_stop(autojump_clock: MockClock) -> None:
     world = World()
 
     async def shutdown() -> None:
@@ -237,7 +244,7 @@ async def test_a_lifespan_that_cannot_stop() -> None:
 
 
 async def test_of_two_failures_the_first_is_told_and_the_other_logged(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     world = World()
     world.listen(never_finishes)
@@ -276,7 +283,7 @@ class BrokenTransport(Transport):
         raise NotImplementedError
 
 
-async def test_a_server_that_stops_by_itself() -> None:
+async def test_a_server_that_stops_by_itself(autojump_clock: MockClock) -> None:
     world = World()
     registry = Registry()
     registry.register(PluginKind.TRANSPORT, "broken", BrokenTransport())

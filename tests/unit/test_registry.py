@@ -43,7 +43,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]  # pytest's is half typed
     before = set(sys.modules)
     yield Site(tmp_path)
     for name in set(sys.modules) - before:
@@ -169,7 +169,7 @@ def test_a_transport_may_be_registered_as_a_class_or_an_instance() -> None:
 def test_a_transport_that_is_none_is_refused() -> None:
     registry = Registry()
     registry.register(PluginKind.TRANSPORT, "wrong", object())
-    with pytest.raises(PluginError, match="'wrong' is .*, not a Transport"):
+    with pytest.raises(PluginError, match=r"'wrong' is .*, not a Transport"):
         registry.transport("wrong")
 
 

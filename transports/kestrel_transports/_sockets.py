@@ -20,6 +20,7 @@ import trio
 from kestrel_core.connection import Connection
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.endpoint import Endpoint
+from kestrel_core.features import FeatureSource, SocketInfo
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
 from kestrel_core.signals import Signal
@@ -73,7 +74,7 @@ class _State(Enum):
 _OPEN, _CLOSED, _BROKEN = _State
 
 
-class SocketPipe(DuplexPipe, Pollable):
+class SocketPipe(DuplexPipe, Pollable, FeatureSource):
     """A connected stream socket, which it owns; `gone` is set when the peer reset it."""
 
     __slots__ = ("_input", "_output", "connected", "ended_by_peer", "gone", "poller", "state")
@@ -105,6 +106,12 @@ class SocketPipe(DuplexPipe, Pollable):
         self.ended_by_peer = True
         if both_ways and self.gone is not None:
             self.gone.set()
+
+    def find_feature(self, kind: type[object]) -> object | None:
+        """Tell the socket, while it is open."""
+        if kind is SocketInfo and self.connected.fileno() >= 0:
+            return SocketInfo(self.connected.fileno())
+        return None
 
     async def aclose(self) -> None:
         """Flush and close; the kernel still delivers what it has taken."""

@@ -11,7 +11,6 @@ import trio
 from kestrel_core.connection import Address, Connection
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import BindError
-from kestrel_core.features import SocketInfo
 from kestrel_core.transport import Listener, Transport, TransportContext
 from kestrel_transports._poller import Poller
 from kestrel_transports._sockets import SocketListener, SocketPipe
@@ -116,7 +115,6 @@ def _connection(
         remote=_address(remote),
     )
     pipe.gone = connection.closed
-    connection.features.publish(SocketInfo(pipe.filenos[0]))
     return connection
 
 

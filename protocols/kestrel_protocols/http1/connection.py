@@ -165,6 +165,7 @@ class Http1Connection:
                 wire.keep_alive = False
             exchange = Http1Exchange(wire, line, block, body)
             wire.driving = True
+            rest = None
             try:
                 rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
                 if rest is not None:
@@ -175,6 +176,9 @@ class Http1Connection:
                 await self._settle(exchange, body)
             if self._on_exchange_end is not None:
                 self._on_exchange_end(exchange)
+            if wire.position >= len(wire.data):
+                # An idle connection holds nothing of its last request.
+                del data, line_bytes, line, block_bytes, block, body, exchange, rest
         if wire.has_input or reader.buffered:
             await self._linger()
 

@@ -1,7 +1,8 @@
 """HTTP/1.1 as a protocol that the server can be given, or find on a connection."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from kestrel_core.connection import Connection
 from kestrel_core.protocol import Protocol, Sniff
@@ -48,9 +49,9 @@ class Http1(Protocol):
             return Sniff.NO
         return Sniff.MORE
 
-    async def __call__(self, connection: Connection) -> None:
+    def __call__(self, connection: Connection) -> Coroutine[Any, Any, None]:
         """Serve requests until either side ends the connection."""
-        await Http1Connection(
+        return Http1Connection(
             connection,
             self.application,
             self._request_lines,

@@ -1,0 +1,176 @@
+"""The two bridges between pipes and trio's streams, where the contract suite does not look."""
+
+import ssl
+
+import pytest
+import trio
+import trustme
+from trio.testing import MemorySendStream, memory_stream_one_way_pair, memory_stream_pair
+
+from kestrel_core.duplex_pipe import DuplexPipe, PipeStream
+from kestrel_core.memory_pipe import duplex_pipe_pair
+
+
+class OneStream(trio.abc.Stream):
+    """A stream that cannot half-close, over two of trio's, and is slow to close if told so."""
+
+    def __init__(self, sending: MemorySendStream, receiving: trio.abc.ReceiveStream) -> None:
+        self.sending = sending
+        self.receiving = receiving
+        self.closing_fails: Exception | None = None
+        self.closing_hangs = False
+        self.closed_forcefully = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.sending.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.sending.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.receiving.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        try:
+            if self.closing_hangs:
+                await trio.sleep_forever()
+        except trio.Cancelled:
+            self.closed_forcefully = True
+            raise
+        finally:
+            self.sending.close()
+            await trio.aclose_forcefully(self.receiving)
+        if self.closing_fails is not None:
+            raise self.closing_fails
+
+
+def a_stream() -> OneStream:
+    sending, _ = memory_stream_one_way_pair()
+    _, receiving = memory_stream_one_way_pair()
+    return OneStream(sending, receiving)
+
+
+async def test_a_stream_that_cannot_half_close_says_so() -> None:
+    pipe = DuplexPipe.from_stream(a_stream())
+    with pytest.raises(trio.ClosedResourceError, match="OneStream cannot half-close"):
+        await pipe.output.send_eof()
+
+
+async def test_a_stream_has_no_way_to_send_without_waiting() -> None:
+    near, far = memory_stream_pair()
+    pipe = DuplexPipe.from_stream(near)
+    pipe.output.write(b"abc")
+    pipe.output.flush_nowait()
+    assert pipe.output.unflushed_bytes == 3
+    await pipe.output.flush()
+    assert await far.receive_some() == b"abc"
+
+
+async def test_closing_the_pipe_closes_the_stream() -> None:
+    near, far = memory_stream_pair()
+    pipe = DuplexPipe.from_stream(near)
+    pipe.output.write(b"last")
+    await pipe.aclose()
+    assert await far.receive_some() == b"last"
+    assert await far.receive_some() == b""
+    with pytest.raises(trio.ClosedResourceError):
+        await near.send_all(b"x")
+
+
+async def test_a_stream_that_says_good_bye_to_nobody_is_closed_all_the_same() -> None:
+    stream = a_stream()
+    stream.closing_fails = trio.BrokenResourceError("nobody is there")
+    await DuplexPipe.from_stream(stream).aclose()
+
+
+async def test_another_failure_of_closing_is_told() -> None:
+    stream = a_stream()
+    stream.closing_fails = OSError("no")
+    with pytest.raises(OSError, match="no"):
+        await DuplexPipe.from_stream(stream).aclose()
+
+
+async def test_after_an_abort_the_stream_is_closed_without_ceremony() -> None:
+    stream = a_stream()
+    stream.closing_hangs = True
+    pipe = DuplexPipe.from_stream(stream)
+    pipe.abort()
+    await pipe.aclose()
+    assert stream.closed_forcefully
+
+
+async def test_an_abort_cuts_the_ceremony_short() -> None:
+    stream = a_stream()
+    stream.closing_hangs = True
+    pipe = DuplexPipe.from_stream(stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipe.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        pipe.abort()
+    assert stream.closed_forcefully
+
+
+async def test_a_stream_that_broke_stays_broken() -> None:
+    class Breaking(OneStream):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            raise trio.BrokenResourceError("reset")
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            raise trio.BrokenResourceError("reset")
+
+    sending, receiving = memory_stream_one_way_pair()
+    pipe = DuplexPipe.from_stream(Breaking(sending, receiving))
+    with pytest.raises(trio.BrokenResourceError, match="reset"):
+        await pipe.input.read()
+    with pytest.raises(trio.BrokenResourceError, match="the peer is gone"):
+        await pipe.input.read()
+    with pytest.raises(trio.BrokenResourceError, match="reset"):
+        await pipe.output.send(b"x")
+    with pytest.raises(trio.BrokenResourceError, match="the peer is gone"):
+        pipe.output.write(b"x")
+    await pipe.aclose()
+
+
+async def test_what_was_looked_at_comes_out_of_the_stream_first() -> None:
+    near, far = duplex_pipe_pair()
+    await far.output.send(b"PRI * HTTP/2.0")
+    await near.input.read()
+    stream = near.as_stream()
+    assert isinstance(stream, PipeStream)
+    assert await stream.receive_some(3) == b"PRI"
+    assert await stream.receive_some() == b" * HTTP/2.0"
+
+
+async def test_a_wake_up_meant_for_the_pipe_does_not_look_like_the_end_of_the_stream() -> None:
+    near, far = duplex_pipe_pair()
+    stream = near.as_stream()
+    near.input.cancel_pending_read()
+    await far.output.send(b"x")
+    assert await stream.receive_some() == b"x"
+
+
+async def test_a_pipe_carries_trios_tls() -> None:
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("test.example").configure_cert(server_context)  # pyright: ignore[reportUnknownMemberType]  # half typed
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)  # pyright: ignore[reportUnknownMemberType]  # half typed
+    near, far = duplex_pipe_pair(100)
+    client = DuplexPipe.from_stream(
+        trio.SSLStream(near.as_stream(), client_context, server_hostname="test.example")
+    )
+    server = DuplexPipe.from_stream(
+        trio.SSLStream(far.as_stream(), server_context, server_side=True)
+    )
+    data = bytes(range(256)) * 100
+
+    async def echo() -> None:
+        async for chunk in server.input:
+            await server.output.send(chunk)
+        await server.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echo)
+        nursery.start_soon(client.output.send, data)
+        assert await client.input.read_exactly(len(data)) == data
+        await client.aclose()
