@@ -121,6 +121,11 @@ class Http1Connection:
         wire, deadline = self._wire, self._connection.deadline
         reader, writer = wire.reader, wire.writer
         limits = self._connection.limits
+        max_line_bytes = limits.max_request_line_bytes - 2
+        max_headers_bytes = limits.max_request_headers_bytes - 2
+        max_header_count = limits.max_request_header_count
+        lines, blocks, application = self._lines, self._blocks, self._application
+        before_waiting = wire.before_waiting
         while wire.keep_alive:
             end = wire.data.find(b"\r\n\r\n", wire.position)
             if end < 0:
@@ -145,15 +150,15 @@ class Http1Connection:
             if line_end == start:
                 self._skip_blank_line()
                 continue
-            if line_end - start > limits.max_request_line_bytes - 2:
+            if line_end - start > max_line_bytes:
                 raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
-            if end - line_end > limits.max_request_headers_bytes - 2:
+            if end - line_end > max_headers_bytes:
                 raise BadRequest(Rejection.HEADERS_TOO_LARGE)
             line_bytes = data[start:line_end]
-            line = self._lines[line_bytes] or read_unusual_line(line_bytes)
+            line = lines[line_bytes] or read_unusual_line(line_bytes)
             block_bytes = data[line_end + 2 : end + 2]
-            block = self._blocks[block_bytes] or read_unusual_block(block_bytes)
-            if len(block.fields) > limits.max_request_header_count:
+            block = blocks[block_bytes] or read_unusual_block(block_bytes)
+            if len(block.fields) > max_header_count:
                 raise BadRequest(Rejection.TOO_MANY_HEADERS)
             wire.position = end + 4
             self._blank_lines = 0
@@ -167,7 +172,7 @@ class Http1Connection:
             wire.driving = True
             rest = None
             try:
-                rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
+                rest = run_in_fresh_context(application(exchange), before_waiting)
                 if rest is not None:
                     await rest
             except Exception as error:  # the application's, which must not end the server's loop
