@@ -61,7 +61,7 @@ def check_contents(wheel: Path) -> None:
 def serve_and_ask(kestrel: Path, folder: Path, environment: dict[str, str]) -> None:
     """Serve the folder's application on a free port, ask it once and stop it politely."""
     server = subprocess.Popen(
-        [kestrel, "app:app", "--bind", "tcp://127.0.0.1:0"],
+        [kestrel, "app:app", "--listen", "tcp://127.0.0.1:0"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

@@ -121,7 +121,7 @@ class PipeStream(trio.abc.HalfCloseableStream):
             if self._closed:
                 raise trio.ClosedResourceError("this stream is closed")
             data = await self.pipe.input.receive(max_bytes)
-            if not self.pipe.input.read_cancelled:
+            if data or not self.pipe.input.read_cancelled:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return data
 

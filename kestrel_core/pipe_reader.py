@@ -182,13 +182,9 @@ class PipeReader(ABC):
             searched = len(data)
             self.advance(0, searched)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over the input in chunks as they arrive, until its end."""
-        while True:
-            chunk = await self.receive()
-            if not chunk:
-                return
-            yield chunk
+        return _Chunks(self)
 
     def _feed(self, chunk: bytes) -> None:
         """Append `chunk` to what is held, or, if it is empty, note the end of the input."""
@@ -213,10 +209,25 @@ class PipeReader(ABC):
     def _fetch(self) -> Awaitable[None]:
         """Wait for bytes from the layer below and `_feed` them; checkpoint.
 
-        It may return without having fed anything, and is then called again. If it is cancelled, what it took from below has
-        been fed. It raises what `read()` raises.
+        It may return without having fed anything, and is then called again. If it is cancelled,
+        what it took from below has been fed. It raises what `read()` raises.
         """
 
     @abstractmethod
     def _wake(self) -> None:
         """Make the pending `_fetch` return soon, without raising and without losing bytes."""
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """An iteration that may be left at any point; a generator would have to be closed, then."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: PipeReader) -> None:
+        self._reader = reader
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._reader.receive()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk

@@ -25,6 +25,7 @@ class ServerProcess:
     def __init__(self, command: Sequence[Path | str], folder: Path | None = None) -> None:
         self.lines: list[str] = []
         """What it has printed so far, and was looked at, without times."""
+        self._ended = False
         self._read = queue.Queue[str | None]()
         self._process = subprocess.Popen(
             command,
@@ -39,9 +40,8 @@ class ServerProcess:
 
     def wait_for(self, pattern: str) -> str:
         """Return what the first group of `pattern` matches in a line that is still to be read."""
-        while (line := self._read.get(timeout=_PATIENCE_SECONDS)) is not None:
-            self.lines.append(line)
-            if match := re.search(pattern, line):
+        while self._look_at_a_line():
+            if match := re.search(pattern, self.lines[-1]):
                 return match[1] if match.groups() else match[0]
         raise AssertionError(f"it ended without {pattern!r}:\n{self.output}")
 
@@ -56,9 +56,8 @@ class ServerProcess:
     def wait(self) -> int:
         """Wait until it has ended, and return its exit code."""
         exit_code = self._process.wait(_PATIENCE_SECONDS)
-        self._reader.join()
-        while (line := self._read.get()) is not None:
-            self.lines.append(line)
+        while self._look_at_a_line():
+            pass
         return exit_code
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -76,6 +75,16 @@ class ServerProcess:
         self._process.kill()
         self._process.wait()
         self._reader.join()
+
+    def _look_at_a_line(self) -> bool:
+        """Move the next line to `lines`; tell whether there was one before the end."""
+        if not self._ended:
+            line = self._read.get(timeout=_PATIENCE_SECONDS)
+            if line is None:
+                self._ended = True
+            else:
+                self.lines.append(line)
+        return not self._ended
 
     def _read_lines(self) -> None:
         assert self._process.stdout is not None

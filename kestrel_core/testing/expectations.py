@@ -108,15 +108,15 @@ async def hold(sentence: str, check: Callable[[], Awaitable[object]]) -> None:
     Raises:
         AssertionError: it raised any `Exception`, or hung.
     """
-    with trio.move_on_after(_HANG_SECONDS) as limit:
-        try:
+    try:
+        with trio.move_on_after(_HANG_SECONDS) as limit:
             await check()
-        except BaseExceptionGroup as group:
-            if group.subgroup(lambda error: not isinstance(error, Exception)) is not None:
-                raise
-            raise AssertionError(f"{sentence}: {_words(_first(group))}") from group
-        except Exception as error:
-            raise AssertionError(f"{sentence}: {_words(error)}") from error
+    except BaseExceptionGroup as group:
+        if group.subgroup(lambda error: not isinstance(error, Exception)) is not None:
+            raise
+        raise AssertionError(f"{sentence}: {_words(_first(group))}") from group
+    except Exception as error:
+        raise AssertionError(f"{sentence}: {_words(error)}") from error
     if limit.cancelled_caught:
         raise AssertionError(f"{sentence}: it hangs")
 

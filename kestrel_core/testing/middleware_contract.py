@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import attrs
@@ -22,6 +22,9 @@ __all__ = ["check_middleware"]
 _PIECE_BYTES = (1, 2, 3, 10, 100, 1000, 5000)
 
 _VOLUME_BYTES = 100_000
+
+# A handler that is cancelled goes on for this long if it is shielded, and no longer.
+_SHIELDED_SECONDS = 3.0
 
 
 class _Deliberate(Exception):
@@ -112,7 +115,8 @@ class _Setting:
 
     async def use(self, client: Connection, talk: ConnectionHandler) -> None:
         """Send the preamble and run `talk` inside the counterpart."""
-        await client.transport.output.send(self.preamble)
+        if self.preamble:
+            await client.transport.output.send(self.preamble)
         await self.counterpart(client, talk)
 
     async def run(self, handler: ConnectionHandler, talk: ConnectionHandler) -> None:
@@ -120,6 +124,7 @@ class _Setting:
         async with self.wire() as (client, server), trio.open_nursery() as nursery:
             nursery.start_soon(self.use, client, talk)
             await self.serve(server, handler)
+            await close_within(server, 1.0)  # as a server does then
 
 
 async def carries_all_bytes(setting: _Setting) -> None:
@@ -128,11 +133,15 @@ async def carries_all_bytes(setting: _Setting) -> None:
     data = dice.randbytes(_VOLUME_BYTES)
 
     async def echo(connection: Connection) -> None:
-        received = 0
-        while received < len(data):
+        start = 0
+        while start < len(data):
             chunk = await connection.transport.input.receive(dice.choice(_PIECE_BYTES))
-            expect(chunk != b"", f"the handler's input ended after {received} bytes")
-            received += len(chunk)
+            expect(chunk != b"", f"the handler's input ended after {start} bytes")
+            expect(
+                chunk == data[start : start + len(chunk)],
+                f"from byte {start} on the handler got other bytes than were sent",
+            )
+            start += len(chunk)
             await connection.transport.output.send(chunk)
 
     async def talk(connection: Connection) -> None:
@@ -146,7 +155,7 @@ async def carries_all_bytes(setting: _Setting) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             echoed = await connection.transport.input.read_exactly(len(data))
-        expect(echoed == data, "other bytes came back from an echoing handler than were sent")
+        expect(echoed == data, "other bytes came back than the handler had sent")
 
     await setting.run(echo, talk)
 
@@ -177,7 +186,7 @@ async def lets_errors_pass(setting: _Setting) -> None:
             raise failure
 
         try:
-            await setting.run(fail, _until_it_ends)
+            await setting.run(fail, _speak)
         except Exception as error:
             expect(_contains(error, failure), f"{failure!r} should come out, not {error!r}")
         else:
@@ -186,16 +195,22 @@ async def lets_errors_pass(setting: _Setting) -> None:
 
 async def lets_cancellation_pass(setting: _Setting) -> None:
     """A cancelled handler ends at once, and the transport is restored."""
+    awake = returned = False
     with trio.CancelScope() as scope:
 
         async def sleep(connection: Connection) -> None:
+            nonlocal awake
             scope.cancel()
-            await trio.sleep_forever()
+            await trio.sleep(_SHIELDED_SECONDS)
+            awake = True
 
         async with setting.wire() as (client, server), trio.open_nursery() as nursery:
-            nursery.start_soon(setting.use, client, _until_it_ends)
+            nursery.start_soon(setting.use, client, _speak)
             await setting.serve(server, sleep)
-    expect(scope.cancelled_caught, "Cancelled should come out of the middleware")
+            returned = True
+            nursery.cancel_scope.cancel()
+    expect(not awake, "a cancelled handler should not go on")
+    expect(not returned, "Cancelled should come out of the middleware")
 
 
 async def ends_when_the_peer_resets(setting: _Setting) -> None:
@@ -230,17 +245,20 @@ _CHECKS = [
 
 async def lets_half_closes_pass(setting: _Setting) -> None:
     """The end of the client's output reaches the handler, which can still answer, and its end."""
+    answer_ended = trio.Event()
 
     async def answer(connection: Connection) -> None:
         chunks = [chunk async for chunk in connection.transport.input]
         await connection.transport.output.send(b"".join(chunks).upper())
         await connection.transport.output.send_eof()
+        await answer_ended.wait()
 
     async def talk(connection: Connection) -> None:
         await connection.transport.output.send(b"all of it")
         await connection.transport.output.send_eof()
         answered = await connection.transport.input.read_exactly(10)
         expect(answered == b"ALL OF IT", f"the answer was {answered!r}")
+        answer_ended.set()
 
     await setting.run(answer, talk)
 
@@ -254,6 +272,13 @@ async def _unless_broken(operation: Callable[[], Awaitable[None]]) -> None:
         await operation()
     except* trio.BrokenResourceError:
         pass
+
+
+async def _speak(connection: Connection) -> None:
+    """Say something that a middleware may want to see, and wait for the end."""
+    with suppress(trio.BrokenResourceError):
+        await connection.transport.output.send(b"hello, middleware\r\n")
+        await _until_it_ends(connection)
 
 
 async def _until_it_ends(connection: Connection) -> None:

@@ -34,19 +34,22 @@ _MANY_CLIENTS = 50
 _MOST_WRITES = 10_000
 
 
-async def check_transport(transport: Transport, endpoint: str, *, check_pipes: bool = True) -> None:
+async def check_transport(
+    transport: Transport, endpoint: str, *, check_pipes: bool = True, resets: bool = True
+) -> None:
     """Hold `transport` to everything that the docstrings of `kestrel_core.transport` promise.
 
     It is bound to `endpoint`, such as "tcp://127.0.0.1:0", again and again, and connected to
     where it was bound; each check has a context of its own and leaves nothing bound. The pipes
-    of its connections go through `check_pipe`, unless told otherwise. Not for multiplexed
-    transports, whose connections carry no bytes of their own.
+    of its connections go through `check_pipe`, unless told otherwise. `resets` says that a peer
+    can tell an abort from an end, as on Unix sockets it cannot. Not for multiplexed transports,
+    whose connections carry no bytes of their own.
 
     Raises:
         AssertionError: a promise is not kept; the text begins with it.
     """
     asked = Endpoint.parse(endpoint, [transport.scheme])
-    for check in _CHECKS:
+    for check in [*_CHECKS, aborts if resets else aborts_without_a_reset]:
         promise = (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
         await hold(promise, partial(_in_context, check, transport, asked))
     if check_pipes:
@@ -149,12 +152,11 @@ async def queues_before_accepting(bound: _Bound) -> None:
     for number, client in enumerate(clients):
         await client.transport.output.send(bytes([number]))
         await client.transport.output.send_eof()
-    received = [
-        await (await bound.listener.accept()).transport.input.read_exactly(2) for _ in clients
-    ]
+    servers = [await bound.listener.accept() for _ in clients]
+    received = [await server.transport.input.read_exactly(2) for server in servers]
     expect(sorted(received) == [b"\0", b"\1", b"\2"], f"three clients sent {received!r}")
-    for client in clients:
-        await client.aclose()
+    for connection in (*clients, *servers):
+        await connection.aclose()
 
 
 async def serves_many_clients(bound: _Bound) -> None:
@@ -303,6 +305,19 @@ async def aborts(bound: _Bound) -> None:
             expect(bool(far.closed), "the peer's `closed` should be set once it read the reset")
 
 
+async def aborts_without_a_reset(bound: _Bound) -> None:
+    """`Connection.abort()` breaks our end at once and says `closed`; the peer's input ends."""
+    for swapped in (False, True):
+        async with bound.pair() as pair:
+            near, far = reversed(pair) if swapped else pair
+            async with pending(far.transport.input.read, "the peer's read()") as reading:
+                near.abort(EndReason.ABORTED_BY_APP)
+            expect(reading.result == b"", f"the peer's read() gave {reading.result!r}")
+            expect(bool(near.closed), "`closed` should be set by abort()")
+            with raises(trio.BrokenResourceError, "read() after abort()"):
+                await near.transport.input.read()
+
+
 async def closes_connections(bound: _Bound) -> None:
     """`Connection.aclose()` sets `closed`; the peer's is set once it could not write."""
     for swapped in (False, True):
@@ -345,7 +360,6 @@ _CHECKS = [
     refuses_a_second_bind,
     frees_what_was_bound,
     refuses_unknown_options,
-    aborts,
     closes_connections,
     half_close_is_not_closed,
 ]

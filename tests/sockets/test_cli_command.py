@@ -236,7 +236,7 @@ def test_a_signal_ends_a_start_up_that_hangs(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = "tcp://127.0.0.1:{}".format(taken.getsockname()[1])
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with running_kestrel("shop:app", "--listen", endpoint, folder=folder) as server:
             assert server.wait() == 3
     assert server.lines == [

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from kestrel_core import __version__
@@ -87,3 +90,11 @@ def test_wrong_usage_is_a_sentence_and_the_exit_code_2(
     assert (code, out) == (2, "")
     assert err.startswith("Usage: kestrel [OPTIONS] MODULE:ATTRIBUTE\n")
     assert told in err
+
+
+def test_the_documentation_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--help")
+    page = Path(__file__).parents[2].joinpath("docs", "command-line.md").read_text()
+    told, documented = (set(re.findall(r"--[a-z][a-z-]+", text)) for text in (out, page))
+    assert told <= documented
+    assert documented - told <= {"--help"}

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import attrs
 import click
@@ -36,6 +37,13 @@ def test_each_limit_has_an_option_with_help_and_its_default() -> None:
         explanation, _, default = option.help.partition("  [default: ")
         assert explanation.endswith(".")
         assert default
+
+
+def test_the_documentation_has_the_defaults() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "command-line.md").read_text()
+    for option in limit_options():
+        default = str(option.help).partition("  [default: ")[2].rstrip("]")
+        assert f"| `{option.opts[0]} {option.metavar}` | {default} |" in page
 
 
 def test_without_options_the_limits_are_the_defaults() -> None:

@@ -149,6 +149,20 @@ async def test_a_wake_up_meant_for_the_pipe_does_not_look_like_the_end_of_the_st
     assert await stream.receive_some() == b"x"
 
 
+async def test_bytes_that_come_along_with_a_wake_up_are_not_lost() -> None:
+    near, far = duplex_pipe_pair()
+    stream = near.as_stream()
+
+    async def receive() -> None:
+        assert await stream.receive_some() == b"x"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        await far.output.send(b"x")
+        near.input.cancel_pending_read()
+
+
 async def test_a_pipe_carries_trios_tls() -> None:
     authority = trustme.CA()
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

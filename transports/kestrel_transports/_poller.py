@@ -6,8 +6,9 @@ triggered, with an epoll of our own; that epoll is itself a descriptor that trio
 task wakes when anything happened, asks what, and reschedules the tasks concerned.
 
 Edge triggered means that an event is told once: a socket stays marked readable until a read found
-less than it asked for. The end of the peer's output is the exception: it may be queued behind
-those last bytes without an edge of its own, so once `EPOLLRDHUP` was seen the mark stays.
+less than it asked for. That is not always all there is: the end of the peer's output may be queued
+behind those last bytes without an edge of its own, and so may what follows urgent data, before
+which a read stops. Once an event told of either, only a read that finds nothing clears the mark.
 
 Where there is no epoll, trio's own `wait_readable` serves, and what only events can tell (that a
 peer is gone while nobody reads) is found out by reading and writing.
@@ -18,7 +19,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
 import outcome
 import trio
@@ -26,6 +27,8 @@ import trio
 from kestrel_core.transport import TransportContext
 
 __all__ = ["Pollable", "Poller", "TrioPoller"]
+
+ResultT = TypeVar("ResultT")
 
 # Events taken in one go. Each one that matters costs a task switch, so more would not go faster.
 _MOST_EVENTS = 512
@@ -39,10 +42,10 @@ class _Woken(outcome.Outcome[None]):
     def unwrap(self) -> None:
         return None
 
-    def send(self, gen: Generator[Any, None, object]) -> Any:
+    def send(self, gen: Generator[ResultT, None, object]) -> ResultT:
         return gen.send(None)
 
-    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+    async def asend(self, agen: AsyncGenerator[ResultT, None]) -> ResultT:
         return await agen.asend(None)
 
 
@@ -56,12 +59,15 @@ class Pollable(ABC):
 
     def __init__(self, *filenos: int) -> None:
         self.filenos: tuple[int, ...] = filenos
+        """What is watched; empty once the poller has removed it."""
         self.readable: bool = False
         """Whether a read may find something. Set by events, cleared by the reader."""
         self.waiting: trio.lowlevel.Task | None = None
         # What `wait_task_rescheduled` yields to trio. It is the same each time, so it is made once
         # and yielded again, which spares each wait a coroutine and an object.
-        asleep = trio.lowlevel.wait_task_rescheduled(self.stop_waiting)
+        asleep = trio.lowlevel.wait_task_rescheduled(  # noqa: ASYNC105  # driven by hand, below
+            self.stop_waiting
+        )
         self._trap: object = asleep.send(None)
         asleep.close()
 
@@ -71,8 +77,11 @@ class Pollable(ABC):
         (yield self._trap).unwrap()
 
     @abstractmethod
-    def hung_up(self, *, both_ways: bool) -> None:
-        """Note that the peer ended its output or, if `both_ways`, that the socket is dead."""
+    def alert(self, *, dead: bool) -> None:
+        """Note that more than bytes is there: an end, urgent data or, if `dead`, the socket's death.
+
+        It must not raise.
+        """
 
     def stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         """Be trio's abort function for the waiting task."""
@@ -92,13 +101,22 @@ class Poller(ABC):
             return poller
         return TrioPoller()
 
+    @property
+    @abstractmethod
+    def watched(self) -> int:
+        """How many descriptors are watched all the time, whether somebody waits or not."""
+
     @abstractmethod
     def add(self, pollable: Pollable) -> None:
-        """Begin to watch `pollable`."""
+        """Begin to watch `pollable`.
+
+        Raises:
+            OSError: there is no room; nothing is watched.
+        """
 
     @abstractmethod
     def remove(self, pollable: Pollable) -> None:
-        """End watching `pollable`, before its descriptors are closed."""
+        """End watching `pollable`, which has been woken, before its descriptors are closed."""
 
     @abstractmethod
     def wait_readable(self, pollable: Pollable) -> Awaitable[None]:
@@ -115,11 +133,17 @@ class Poller(ABC):
 class TrioPoller(Poller):
     """trio's own waiting, for systems without epoll."""
 
+    @property
+    def watched(self) -> int:
+        """None: trio forgets a descriptor when nobody waits for it."""
+        return 0
+
     def add(self, pollable: Pollable) -> None:
         """Hold nothing."""
 
     def remove(self, pollable: Pollable) -> None:
-        """Forget nothing."""
+        """Keep tasks that are about to wait from descriptors that are about to be closed."""
+        pollable.filenos = ()
 
     async def wait_readable(self, pollable: Pollable) -> None:
         """Wait through trio; for several descriptors that takes a task each."""
@@ -130,7 +154,9 @@ class TrioPoller(Poller):
             else:
                 async with trio.open_nursery() as nursery:
                     for fileno in pollable.filenos:
-                        nursery.start_soon(_wait_then_cancel, fileno, nursery.cancel_scope)
+                        nursery.start_soon(
+                            _wait_then_cancel, pollable, fileno, nursery.cancel_scope
+                        )
         finally:
             pollable.waiting = None
         pollable.readable = True
@@ -147,12 +173,14 @@ async def _wait_readable_or_woken(fileno: int) -> None:
         await trio.lowlevel.wait_readable(fileno)
 
 
-async def _wait_then_cancel(fileno: int, scope: trio.CancelScope) -> None:
-    await _wait_readable_or_woken(fileno)
+async def _wait_then_cancel(pollable: Pollable, fileno: int, scope: trio.CancelScope) -> None:
+    if fileno in pollable.filenos:  # else it was removed, and closed, before this task had a turn
+        await _wait_readable_or_woken(fileno)
     scope.cancel()
 
 
 if sys.platform == "linux":
+    _EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
 
     class EpollPoller(Poller):
         """One edge-triggered epoll for all sockets of a context; needs `run` in a task."""
@@ -161,17 +189,27 @@ if sys.platform == "linux":
             self._epoll = select.epoll()
             self._pollables: dict[int, Pollable] = {}
 
+        @property
+        def watched(self) -> int:
+            """How many descriptors are registered."""
+            return len(self._pollables)
+
         def add(self, pollable: Pollable) -> None:
             """Register each descriptor once, for good; one that is readable already has an edge."""
             for fileno in pollable.filenos:
+                try:
+                    self._epoll.register(fileno, _EVENTS)
+                except OSError:
+                    self.remove(pollable)
+                    raise
                 self._pollables[fileno] = pollable
-                self._epoll.register(fileno, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
 
         def remove(self, pollable: Pollable) -> None:
             """Unregister; after the poller has ended there is nothing to do."""
             for fileno in pollable.filenos:
                 if self._pollables.pop(fileno, None) is not None and not self._epoll.closed:
                     self._epoll.unregister(fileno)
+            pollable.filenos = ()
 
         def wait_readable(self, pollable: Pollable) -> Awaitable[None]:
             """Sleep until `run` or `wake` reschedules the task."""
@@ -192,11 +230,13 @@ if sys.platform == "linux":
                 while True:
                     await trio.lowlevel.wait_readable(epoll.fileno())
                     for fileno, events in epoll.poll(0, _MOST_EVENTS):
-                        pollable = pollables[fileno]
+                        pollable = pollables.get(fileno)
+                        if pollable is None:
+                            continue  # removed by whom an earlier event has alerted
                         pollable.readable = True
                         if events != select.EPOLLIN:
                             dead = events & (select.EPOLLHUP | select.EPOLLERR)
-                            pollable.hung_up(both_ways=bool(dead))
+                            pollable.alert(dead=bool(dead))
                         task = pollable.waiting
                         if task is not None:
                             pollable.waiting = None

@@ -1,15 +1,16 @@
-"""Stream sockets as pipes and listeners: what TCP and Unix sockets have in common.
+"""Connected stream sockets as pipes: what TCP and Unix sockets have in common.
 
 A read waits for readiness first and receives then, so that an idle connection holds no buffer.
 A write tries the socket first and waits only if that is full. The socket is the standard
 library's, not blocking; readiness to read comes from the context's `Poller`.
+
+A failed write ends writing alone: what the peer said before it went can still be read, such as the
+answer to an upload that it did not want to see the end of.
 """
 
 import errno
-import logging
 import socket
 import struct
-from abc import abstractmethod
 from collections.abc import Awaitable, Generator
 from contextlib import suppress
 from enum import Enum, auto
@@ -17,19 +18,16 @@ from typing import Any
 
 import trio
 
-from kestrel_core.connection import Connection
+from kestrel_core.connection import Address, Connection
 from kestrel_core.duplex_pipe import DuplexPipe
-from kestrel_core.endpoint import Endpoint
 from kestrel_core.features import FeatureSource, SocketInfo
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
 from kestrel_core.signals import Signal
-from kestrel_core.transport import Listener, TransportContext
+from kestrel_core.transport import TransportContext
 from kestrel_transports._poller import Pollable, Poller
 
-__all__ = ["SocketListener", "SocketPipe"]
-
-_log = logging.getLogger("kestrel.transport")
+__all__ = ["SocketPipe", "connection_over"]
 
 # What one recv asks for: it grows while the peer fills it, as an upload does, up to the larger.
 # (Receiving into fresh bytes costs the same for every size up to 1 MiB.)
@@ -38,30 +36,6 @@ _MOST_RECEIVE_BYTES = 512 * 1024
 
 # Closing with this linger time drops what is unsent and resets the connection.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-# accept() failing with one of these says that there is no room, now. Waiting 100 ms and trying
-# again is what trio's serve_listeners does.
-_FULL_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_FULL_SECONDS = 0.1
-
-# accept() also reports what became of the connection it would have returned: see "Error handling"
-# in Linux's accept(2). Those are to be treated like "nothing there, try again".
-_GONE_ERRNOS = {
-    errno.ECONNABORTED,
-    errno.ECONNRESET,
-    errno.EPERM,
-    errno.EPROTO,
-    errno.ENETDOWN,
-    errno.ENOPROTOOPT,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.EOPNOTSUPP,
-    errno.ENETUNREACH,
-    getattr(errno, "ENONET", errno.ENETDOWN),
-}
-
-# Connections that are accepted in a row before the other tasks get a turn.
-_ACCEPTS_PER_TURN = 64
 
 
 class _State(Enum):
@@ -75,18 +49,39 @@ _OPEN, _CLOSED, _BROKEN = _State
 
 
 class SocketPipe(DuplexPipe, Pollable, FeatureSource):
-    """A connected stream socket, which it owns; `gone` is set when the peer reset it."""
+    """A connected stream socket, which it owns; `gone` is set when the peer reset it.
 
-    __slots__ = ("_input", "_output", "connected", "ended_by_peer", "gone", "poller", "state")
+    `stops_short` says that a read may find less than it asked for though there is more, and always
+    so; otherwise events tell when that is so.
 
-    def __init__(self, connected: socket.socket, poller: Poller) -> None:
+    Raises:
+        OSError: there is no room to watch the socket, which stays the caller's.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_input",
+        "_output",
+        "connected",
+        "gone",
+        "input_cut",
+        "poller",
+        "state",
+        "stops_short",
+    )
+
+    def __init__(
+        self, connected: socket.socket, poller: Poller, *, stops_short: bool = False
+    ) -> None:
         connected.setblocking(False)
         Pollable.__init__(self, connected.fileno())
         self.connected = connected
         self.poller = poller
         self.state = _OPEN
-        self.ended_by_peer = False
+        self.stops_short = stops_short
+        self.input_cut = False
         self.gone: Signal | None = None
+        self._closing = False
         self._input = _SocketReader(self)
         self._output = _SocketWriter(self)
         poller.add(self)
@@ -101,10 +96,10 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
         """What the peer will receive."""
         return self._output
 
-    def hung_up(self, *, both_ways: bool) -> None:
-        """Remember that the end of the input is on its way; tell that the connection is gone."""
-        self.ended_by_peer = True
-        if both_ways and self.gone is not None:
+    def alert(self, *, dead: bool) -> None:
+        """Trust no short read from now on; if `dead`, tell that the connection is gone."""
+        self.stops_short = True
+        if dead and self.gone is not None:
             self.gone.set()
 
     def find_feature(self, kind: type[object]) -> object | None:
@@ -115,8 +110,9 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
 
     async def aclose(self) -> None:
         """Flush and close; the kernel still delivers what it has taken."""
-        if self.state is _CLOSED:
+        if self._closing:
             return
+        self._closing = True
         try:
             if self._output.unflushed_bytes:
                 await self._output.flush()
@@ -126,28 +122,38 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
             self._end(_CLOSED)
 
     def abort(self) -> None:
-        """Reset the connection."""
+        """Reset the connection; a Unix socket has no reset, its peer sees the end."""
         if self.state is _OPEN:
             with suppress(OSError):  # a connection that is dead already is what was wanted
                 self.connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._end(_BROKEN)
 
     def broke(self) -> None:
-        """Note that the socket reported an error: the connection is gone in both directions."""
-        if self.state is _OPEN:
-            self.state = _BROKEN
-            self._output.end(closed=False)
-            if self.gone is not None:
-                self.gone.set()
+        """Note that reading failed: the connection is gone in both directions."""
+        self.state = _BROKEN
+        self._input.end()
+        self.broke_output(None)
+
+    def broke_output(self, error: OSError | None) -> None:
+        """Note that writing failed with `error`, or is known to be in vain."""
+        # The kernel tells an error once. If it told the writer of a reset, the reader would find
+        # what looks like an orderly end. (EPIPE is no such error: nothing was cut off.)
+        if error is not None and error.errno != errno.EPIPE:
+            self.input_cut = True
+        self._output.end(closed=False)
+        if self.gone is not None:
+            self.gone.set()
 
     def _end(self, state: _State) -> None:
-        if self.connected.fileno() >= 0:
-            self.poller.remove(self)
-            trio.lowlevel.notify_closing(self.filenos[0])
-            self.connected.close()
         self.state = state
+        self._input.end()
         self._output.end(closed=state is _CLOSED)
-        self.poller.wake(self)
+        fileno = self.connected.fileno()
+        if fileno >= 0:
+            self.poller.wake(self)
+            trio.lowlevel.notify_closing(fileno)  # a writer waits through trio
+            self.poller.remove(self)
+            self.connected.close()
 
     def raise_unless_open(self) -> None:
         """Raise what trio's streams raise after closing and after breaking."""
@@ -198,7 +204,10 @@ class _SocketReader(PipeReader):
             pipe.broke()
             raise trio.BrokenResourceError("the peer reset the connection") from error
         if len(chunk) < asked:
-            pipe.readable = pipe.ended_by_peer
+            pipe.readable = pipe.stops_short
+            if not chunk and pipe.input_cut:
+                pipe.broke()
+                raise trio.BrokenResourceError("the peer reset the connection")
         else:
             self._receive_bytes = min(2 * asked, _MOST_RECEIVE_BYTES)
         if chunk and not self._buffer:
@@ -209,6 +218,10 @@ class _SocketReader(PipeReader):
 
     def _wake(self) -> None:
         self._pipe.poller.wake(self._pipe)
+
+    def end(self) -> None:
+        """Drop what is held; the pipe's state says why."""
+        self._discard()
 
 
 class _SocketWriter(PipeWriter):
@@ -224,11 +237,11 @@ class _SocketWriter(PipeWriter):
             await self._transmit_rest(memoryview(data)[sent:])
 
     async def _transmit_rest(self, rest: memoryview) -> None:
+        pipe = self._pipe
         while rest:
-            try:
-                await trio.lowlevel.wait_writable(self._pipe.connected)
-            except trio.ClosedResourceError:
-                self._pipe.raise_unless_open()  # else a reader was woken, and we along with it
+            with suppress(trio.ClosedResourceError):  # or a reader was woken, and we along with it
+                await trio.lowlevel.wait_writable(pipe.connected)
+            pipe.raise_unless_open()
             rest = rest[self._send(rest) :]
 
     def _send(self, data: bytes | memoryview) -> int:
@@ -237,7 +250,7 @@ class _SocketWriter(PipeWriter):
         except BlockingIOError:
             return 0
         except OSError as error:
-            self._pipe.broke()
+            self._pipe.broke_output(error)
             raise trio.BrokenResourceError("the peer is gone") from error
 
     def _transmit_nowait(self, data: bytes) -> int:
@@ -245,15 +258,15 @@ class _SocketWriter(PipeWriter):
             return self._pipe.connected.send(data)
         except BlockingIOError:
             return 0
-        except OSError:
-            self._pipe.broke()
+        except OSError as error:
+            self._pipe.broke_output(error)
             return len(data)
 
     async def _transmit_eof(self) -> None:
         try:
             self._pipe.connected.shutdown(socket.SHUT_WR)
         except OSError as error:
-            self._pipe.broke()
+            self._pipe.broke_output(None)
             raise trio.BrokenResourceError("the peer is gone") from error
 
     def end(self, *, closed: bool) -> None:
@@ -264,103 +277,16 @@ class _SocketWriter(PipeWriter):
         self.unflushed_bytes = 0
 
 
-class SocketListener(Listener, Pollable):
-    """Accepts from one or more listening sockets, which it owns.
-
-    A subclass makes the `Connection` out of an accepted socket.
-    """
-
-    def __init__(
-        self, listening: list[socket.socket], endpoint: Endpoint, context: TransportContext
-    ) -> None:
-        for each in listening:
-            each.setblocking(False)
-        Pollable.__init__(self, *(each.fileno() for each in listening))
-        self._listening = listening
-        self._endpoint = endpoint
-        self.context = context
-        self.poller = context.shared(Poller.of)
-        self._accepted_in_turn = 0
-        self._closed = False
-        self.poller.add(self)
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """What was really bound."""
-        return self._endpoint
-
-    @abstractmethod
-    def connection(self, accepted: socket.socket, address: object) -> Connection:
-        """Return the connection over `accepted`, whose peer has the socket address `address`.
-
-        Raises:
-            OSError: the peer is gone already.
-        """
-
-    def hung_up(self, *, both_ways: bool) -> None:
-        """Nothing hangs up on a listening socket; what went wrong, accept() will tell."""
-
-    async def accept(self) -> Connection:
-        """Accept from whichever socket has somebody; see `Listener.accept`."""
-        if self._accepted_in_turn >= _ACCEPTS_PER_TURN:
-            self._accepted_in_turn = 0
-            await trio.lowlevel.checkpoint()
-        while True:
-            if self._closed:
-                raise trio.ClosedResourceError(f"{self._endpoint} is no longer bound")
-            if self.readable:
-                for listening in self._listening:
-                    connection = await self._accept_from(listening)
-                    if connection is not None:
-                        self._accepted_in_turn += 1
-                        return connection
-                    if self._closed:
-                        break
-                else:
-                    self.readable = False
-            else:
-                self._accepted_in_turn = 0
-                await self.poller.wait_readable(self)
-
-    async def _accept_from(self, listening: socket.socket) -> Connection | None:
-        """Accept one connection from `listening` if there is one, waiting only while full."""
-        while not self._closed:
-            try:
-                accepted, address = listening.accept()
-            except BlockingIOError:
-                return None
-            except OSError as error:
-                if error.errno in _FULL_ERRNOS:
-                    _log.warning(
-                        "%s cannot accept: %s; trying again every %g s",
-                        self._endpoint,
-                        error.strerror,
-                        _FULL_SECONDS,
-                    )
-                    await trio.sleep(_FULL_SECONDS)
-                elif error.errno not in _GONE_ERRNOS:
-                    raise
-                continue
-            try:
-                return self.connection(accepted, address)
-            except OSError:
-                accepted.close()  # reset while it was queued
-        return None
-
-    def connect_pipe(self, accepted: socket.socket) -> SocketPipe:
-        """Return a pipe over an accepted socket."""
-        return SocketPipe(accepted, self.poller)
-
-    async def unbind(self) -> None:
-        """Close the listening sockets."""
-        if not self._closed:
-            self._closed = True
-            self.poller.remove(self)
-            for listening in self._listening:
-                trio.lowlevel.notify_closing(listening)
-                listening.close()
-            self.poller.wake(self)
-
-    async def aclose(self) -> None:
-        """Do what `unbind` does; there is nothing more to release."""
-        await self.unbind()
+def connection_over(
+    pipe: SocketPipe,
+    context: TransportContext,
+    *,
+    local: Address | None,
+    remote: Address | None,
+) -> Connection:
+    """Return a new connection over `pipe`, which knows when that is gone."""
+    connection = Connection(
+        pipe, limits=context.limits, timers=context.timers, local=local, remote=remote
+    )
+    pipe.gone = connection.closed
+    return connection

@@ -68,7 +68,9 @@ class AsgiApplication:
             "extensions": {},
         }
         call = self.app(scope, request.receive, request.send)
-        return call if isinstance(call, CoroutineType) else _as_coroutine(call)
+        if isinstance(call, CoroutineType):
+            return call  # pyright: ignore[reportUnknownVariableType]  # of what, only mypy can tell
+        return _as_coroutine(call)
 
 
 async def _as_coroutine(call: Awaitable[None]) -> None:

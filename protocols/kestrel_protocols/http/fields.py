@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from email.utils import formatdate
 from enum import IntEnum
 from http import HTTPStatus
+from typing import Any
 
 from kestrel_protocols.http.exchange import ResponseError
 
@@ -62,10 +63,14 @@ class _Names(dict[bytes, tuple[bytes, FieldKind]]):
 
 _names = _Names()
 _CONTENT_LENGTH = FieldKind.CONTENT_LENGTH
+_TRANSFER_ENCODING = FieldKind.TRANSFER_ENCODING
 
 
 class FieldLines:
     """An application's fields as lines, and what those that matter to the server say.
+
+    Transfer-Encoding has no line: whether a response is chunked depends on the request, too, and
+    so the server writes it. Nor has the Content-Length of a response 204 (RFC 9110, 8.6).
 
     Raises:
         ResponseError: a name or a value is not one, or Content-Length is no number or repeated.
@@ -73,19 +78,21 @@ class FieldLines:
 
     __slots__ = (
         "cacheable",
-        "connection",
+        "chunked",
+        "closes",
         "content_length",
         "has_date",
         "has_server",
         "is_plain",
         "lines",
-        "transfer_encoding",
     )
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]], first_line: bytes) -> None:
+    def __init__(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], first_line: bytes
+    ) -> None:
         self.content_length: int | None = None
-        self.transfer_encoding: bytes | None = None
-        self.connection: bytes | None = None
+        self.chunked = False
+        self.closes = False
         self.cacheable = True
         self.has_date = False
         self.has_server = False
@@ -99,16 +106,14 @@ class FieldLines:
                         self.content_length = int(value)
                     else:
                         self._note(kind, value)
-        except (TypeError, ValueError) as error:
+                    if kind is _TRANSFER_ENCODING or (kind is _CONTENT_LENGTH and status == 204):
+                        lines.pop()
+        except (AttributeError, TypeError, ValueError) as error:
             raise ResponseError(f"headers are pairs of bytes; this one is not: {error}") from error
-        self.is_plain = not (
-            self.connection or self.transfer_encoding or self.has_date or self.has_server
-        )
+        self.is_plain = not (self.closes or self.chunked or self.has_date or self.has_server)
         """Whether no field but Content-Length concerns the server."""
-        if self.transfer_encoding is not None and (
-            self.transfer_encoding != b"chunked" or self.content_length is not None
-        ):
-            raise ResponseError("the only Transfer-Encoding is chunked, without Content-Length")
+        if self.chunked and self.content_length is not None:
+            raise ResponseError("a response has Content-Length or Transfer-Encoding, not both")
         self.lines = b"\r\n".join(lines)
         """`first_line` and a line for each field; no line end after the last."""
         ends = len(lines) - 1
@@ -127,9 +132,12 @@ class FieldLines:
                 raise ResponseError(f"Content-Length is {value!r}, which is no length")
             self.content_length = int(value)
         elif kind is FieldKind.TRANSFER_ENCODING:
-            self.transfer_encoding = value.lower()
+            if value.lower() != b"chunked":
+                raise ResponseError(f"Transfer-Encoding is {value!r}; it can only be chunked")
+            self.chunked = True
         elif kind is FieldKind.CONNECTION:
-            self.connection = value.lower()
+            options = [option.strip(b" \t") for option in value.lower().split(b",")]
+            self.closes = self.closes or b"close" in options
         elif kind is FieldKind.DATE:
             self.has_date = True
         elif kind is FieldKind.SERVER:
@@ -138,10 +146,13 @@ class FieldLines:
             self.cacheable = False  # a secret of one client has no business in a cache
 
 
-class _LinesCache(dict[tuple[object, ...], FieldLines]):
-    """Checked fields of recent responses: most applications send the same ones again and again."""
+class _LinesCache(dict[tuple[Any, ...], FieldLines]):
+    """Checked fields of recent responses: most applications send the same ones again and again.
 
-    def store(self, key: tuple[object, ...], fields: FieldLines) -> None:
+    The key is the status and, behind it, each pair, so that one tuple is made and not two.
+    """
+
+    def store(self, key: tuple[Any, ...], fields: FieldLines) -> None:
         if len(fields.lines) <= _MOST_CACHED_BYTES:
             if len(self) >= _MOST_CACHED:
                 self.clear()
@@ -159,13 +170,13 @@ def field_lines(
     Raises:
         ResponseError: as `FieldLines` does.
     """
-    key = (status, *headers)
+    key: tuple[Any, ...] = (status, *headers)
     try:
         known = _cache.get(key)
     except TypeError:  # lists for pairs: right in ASGI, but no key
-        return FieldLines(key[1:], first_line)
+        return FieldLines(status, key[1:], first_line)
     if known is None:
-        known = FieldLines(key[1:], first_line)
+        known = FieldLines(status, key[1:], first_line)
         if known.cacheable:
             _cache.store(key, known)
     return known

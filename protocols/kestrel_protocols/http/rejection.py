@@ -24,6 +24,7 @@ class Rejection(Enum):
         405,
         EndReason.INVALID_REQUEST_LINE,
     )
+    TUNNEL_NOT_SUPPORTED = ("no tunnels here", 501, EndReason.INVALID_REQUEST_LINE)
     INVALID_REQUEST_HEADER = ("bad header line", 400, EndReason.INVALID_REQUEST_HEADERS)
     HEADERS_TOO_LARGE = (
         "headers too large",

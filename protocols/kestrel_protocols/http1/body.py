@@ -17,6 +17,10 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(;" + FIELD_VALUE + rb")?\r\n")
 
 _SIZE_AND_EXTENSION = re.compile(rb"[0-9A-Fa-f]{1,8};")
 
+# The beginning of such a line. What does not match is refused without waiting for a line end, which
+# might never come.
+_CHUNK_LINE_SO_FAR = re.compile(rb"(?:[0-9A-Fa-f]{1,8}(?:;" + FIELD_VALUE + rb")?\r?)?")
+
 # RFC 9110, 6.5.1: fields that frame or route a message mean nothing good after it.
 _NOT_IN_TRAILERS = {b"content-length", b"host", b"transfer-encoding"}
 
@@ -157,14 +161,13 @@ class ChunkedBody(Body):
         return b"".join(parts)
 
     def _take_size(self, data: bytes, start: int) -> int:
-        end = data.find(b"\n", start, start + _MOST_CHUNK_LINE_BYTES)
-        if end < 0:
-            if len(data) - start >= _MOST_CHUNK_LINE_BYTES:
-                raise BadRequest(Rejection.BAD_CHUNK_EXTENSION)
+        limit = start + _MOST_CHUNK_LINE_BYTES
+        end = data.find(b"\n", start, limit)
+        if end < 0 and len(data) < limit and _CHUNK_LINE_SO_FAR.fullmatch(data, start):
             return 0
         match = _CHUNK_LINE.fullmatch(data, start, end + 1)
         if match is None:
-            extended = _SIZE_AND_EXTENSION.match(data, start, end)
+            extended = _SIZE_AND_EXTENSION.match(data, start)
             raise BadRequest(
                 Rejection.BAD_CHUNK_EXTENSION if extended else Rejection.BAD_CHUNK_SIZE
             )
@@ -183,21 +186,24 @@ class ChunkedBody(Body):
 
     def _take_trailers(self, data: bytes, start: int) -> int:
         if data.startswith(b"\r\n", start):
-            self.complete = True
-            return 2
-        end = data.find(b"\r\n\r\n", start)
-        size = (end + 4 if end >= 0 else len(data)) - start
+            complete, end = True, start
+        else:
+            last_line_end = data.find(b"\r\n\r\n", start)
+            complete = last_line_end >= 0
+            end = last_line_end + 2 if complete else data.rfind(b"\n", start) + 1
+        size = (end + 2 if complete else len(data)) - start
         if size > self._trailer_bytes_left:
             raise BadRequest(Rejection.HEADERS_TOO_LARGE)
-        if end < 0:
-            return 0
-        block = data[start : end + 2]
+        block = data[start:end]
         if not is_field_block(block):
             raise BadRequest(Rejection.INVALID_REQUEST_HEADER)
+        if not complete:
+            return 0
         self.trailers = split_fields(block)
         if len(self.trailers) > self._fields_left:
             raise BadRequest(Rejection.TOO_MANY_HEADERS)
         if any(name in _NOT_IN_TRAILERS for name, _ in self.trailers):
             raise BadRequest(Rejection.INVALID_REQUEST_HEADER)
         self.complete = True
+        self.received_bytes -= size  # which were counted as header bytes
         return size

@@ -14,9 +14,11 @@ answer on its way. A deadline that expires, and a server that drains, wake the p
 waits looks at `_expired` and at the connection's `close_requested` to see why.
 """
 
-import logging
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
+
+import trio
 
 from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
@@ -29,6 +31,7 @@ from kestrel_protocols.http.exchange import (
 from kestrel_protocols.http.fields import date_and_server
 from kestrel_protocols.http.rejection import Rejection
 from kestrel_protocols.http.request_context import run_in_fresh_context
+from kestrel_protocols.http1.application_failure import application_failed, application_left
 from kestrel_protocols.http1.body import Body, ChunkedBody, LengthBody
 from kestrel_protocols.http1.exchange import Http1Exchange
 from kestrel_protocols.http1.request_head import (
@@ -37,14 +40,13 @@ from kestrel_protocols.http1.request_head import (
     RequestLine,
     RequestLines,
     check_framing,
+    check_head_so_far,
 )
 from kestrel_protocols.http1.status_line import STATUS_LINES
 from kestrel_protocols.http1.unusual_head import read_unusual_block, read_unusual_line
 from kestrel_protocols.http1.wire import Wire
 
 __all__ = ["Http1Connection"]
-
-_log = logging.getLogger("kestrel.http")
 
 # Clients of long ago sent a line end too much after a body (RFC 9112, 2.2).
 _MOST_BLANK_LINES = 4
@@ -62,10 +64,21 @@ class _Phase(Enum):
     HEAD = auto()
     EXCHANGE = auto()
     DRAIN = auto()
+    LAST_FLUSH = auto()
+    IDLE_EXPIRED = auto()
+    HEAD_EXPIRED = auto()
+    DRAIN_EXPIRED = auto()
 
 
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
-_IDLE, _HEAD, _EXCHANGE, _DRAIN = _Phase
+_IDLE, _HEAD, _EXCHANGE, _DRAIN = _Phase.IDLE, _Phase.HEAD, _Phase.EXCHANGE, _Phase.DRAIN
+
+# The phases in which the deadline ends a wait, and those that say that it did.
+_EXPIRED = {
+    _Phase.IDLE: _Phase.IDLE_EXPIRED,
+    _Phase.HEAD: _Phase.HEAD_EXPIRED,
+    _Phase.DRAIN: _Phase.DRAIN_EXPIRED,
+}
 
 
 class Http1Connection:
@@ -76,7 +89,6 @@ class Http1Connection:
         "_blank_lines",
         "_blocks",
         "_connection",
-        "_expired",
         "_lines",
         "_on_exchange_end",
         "_phase",
@@ -98,7 +110,6 @@ class Http1Connection:
         self._on_exchange_end = on_exchange_end
         self._wire = Wire(connection)
         self._phase = _IDLE
-        self._expired = False
         self._blank_lines = 0
 
     async def serve(self) -> None:
@@ -132,23 +143,23 @@ class Http1Connection:
                 wire.consume()
                 if writer.unflushed_bytes:
                     await writer.flush()
-                if reader.buffered:
-                    end = await self._wait_for_head()
-                else:
-                    # Nearly always: the next request is still to come, and comes in one piece.
-                    self._phase = _IDLE
-                    deadline.set_after(limits.keep_alive_seconds)
-                    wire.data = await reader.read()
-                    wire.arrived_at = deadline.now()
-                    end = wire.data.find(b"\r\n\r\n")
-                    if end < 0:
-                        end = await self._wait_for_head()
+                    if not wire.keep_alive:
+                        break  # somebody asked for that meanwhile
+                self._phase = _IDLE
+                deadline.set_after(limits.keep_alive_seconds)
+                # Nearly always the next request is still to come, and comes in one piece.
+                wire.data = reader.buffered or await reader.read()
+                wire.arrived_at = deadline.now()
+                end = wire.data.find(b"\r\n\r\n")
                 if end < 0:
-                    return
+                    end = await self._wait_for_head()
+                    if end < 0:
+                        return
             data, start = wire.data, wire.position
             line_end = data.find(b"\r\n", start)
             if line_end == start:
-                self._skip_blank_line()
+                self._count_blank_line()
+                wire.position += 2
                 continue
             if line_end - start > max_line_bytes:
                 raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
@@ -165,7 +176,7 @@ class Http1Connection:
             self._phase = _EXCHANGE
             body: Body | None = None
             if not (block.plain and line.http11 and line.authority is None):
-                body = self._body(line, block, len(block_bytes))
+                body = self._body(line, block, len(block_bytes) + 2)
             if block.close or not (line.http11 or block.keep_alive):
                 wire.keep_alive = False
             exchange = Http1Exchange(wire, line, block, body)
@@ -176,25 +187,23 @@ class Http1Connection:
                 if rest is not None:
                     await rest
             except Exception as error:  # the application's, which must not end the server's loop
-                await self._application_failed(exchange, error)
-            if body is not None or not exchange.response_finished:
-                await self._settle(exchange, body)
+                await application_failed(wire, exchange, error)
+            if not exchange.response_finished:
+                await self._application_left(exchange)
             if self._on_exchange_end is not None:
                 self._on_exchange_end(exchange)
+            if body is not None and not body.complete:
+                await self._drain(body)
             if wire.position >= len(wire.data):
                 # An idle connection holds nothing of its last request.
                 del data, line_bytes, line, block_bytes, block, body, exchange, rest
+        if wire.torn:
+            self._connection.abort(EndReason.ABORTED_BY_APP)
+            return
+        if self._connection.close_requested.is_set:
+            self._connection.record_end(EndReason.SHUTDOWN)
         if wire.has_input or reader.buffered:
             await self._linger()
-
-    async def _settle(self, exchange: Http1Exchange, body: Body | None) -> None:
-        """Bring to an end what the application left open: its response, the request's body."""
-        if not exchange.response_finished:
-            await self._application_left(exchange)
-        if exchange.rejection is not None:
-            await self._end_rejected(exchange, exchange.rejection)
-        elif body is not None and not body.complete:
-            await self._drain(body)
 
     def _body(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> Body | None:
         check_framing(line, block)
@@ -224,20 +233,19 @@ class Http1Connection:
         """
         wire, deadline, reader = self._wire, self._connection.deadline, self._wire.reader
         limits = self._connection.limits
-        data = reader.buffered
-        self._phase = _IDLE
+        wire.data = b""
         while True:
-            if reader.read_cancelled and self._stop_waiting(data):
+            data = self._without_blank_lines()
+            begun = data not in (b"", b"\r")
+            if reader.read_cancelled and self._stop_waiting(begun=begun):
                 return -1
             if reader.at_eof:
-                if data.strip(b"\r\n"):
+                if begun:
                     raise BadRequest(Rejection.UNEXPECTED_END)
                 self._connection.record_end(EndReason.PEER_CLOSED)
                 return -1
-            _check_head_so_far(
-                data, limits.max_request_line_bytes, limits.max_request_headers_bytes
-            )
-            if data and self._phase is _IDLE:
+            check_head_so_far(data, limits.max_request_line_bytes, limits.max_request_headers_bytes)
+            if begun and self._phase is _IDLE:
                 self._phase = _HEAD
                 deadline.set_after(limits.request_headers_seconds)
             searched = len(data)
@@ -249,32 +257,41 @@ class Http1Connection:
                 wire.arrived_at = deadline.now()
                 return end
 
-    def _stop_waiting(self, data: bytes) -> bool:
+    def _stop_waiting(self, *, begun: bool) -> bool:
         """Tell whether whoever cancelled the pending read wants no further request.
 
         Raises:
             BadRequest: the head took too long.
         """
-        if self._expired:
-            if self._phase is _HEAD:
-                raise BadRequest(Rejection.HEADERS_TIMEOUT)
+        if self._phase is _Phase.HEAD_EXPIRED:
+            raise BadRequest(Rejection.HEADERS_TIMEOUT)
+        if self._phase is _Phase.IDLE_EXPIRED:
             self._connection.record_end(EndReason.KEEP_ALIVE_TIMEOUT)
             return True
-        if self._connection.close_requested.is_set and not data:
+        if self._connection.close_requested.is_set and not begun:
             self._connection.record_end(EndReason.SHUTDOWN)
             return True
         return False
 
-    def _skip_blank_line(self) -> None:
-        self._wire.position += 2
+    def _without_blank_lines(self) -> bytes:
+        """Consume the blank lines before a head; return what the reader then holds."""
+        reader = self._wire.reader
+        while reader.buffered.startswith(b"\r\n"):
+            self._count_blank_line()
+            reader.advance(2)
+        return reader.buffered
+
+    def _count_blank_line(self) -> None:
         self._blank_lines += 1
         if self._blank_lines > _MOST_BLANK_LINES:
             raise BadRequest(Rejection.INVALID_REQUEST_LINE)
 
     def _on_deadline(self) -> None:
         # The hot path does not clear the keep-alive deadline when a request comes.
-        if self._phase is not _EXCHANGE:
-            self._expired = True
+        if self._phase is _Phase.LAST_FLUSH:
+            self._connection.abort(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
+        elif self._phase is not _EXCHANGE:
+            self._phase = _EXPIRED[self._phase]
             self._wire.reader.cancel_pending_read()
 
     def _on_close_requested(self) -> None:
@@ -282,149 +299,70 @@ class Http1Connection:
         if self._phase is _IDLE:
             self._wire.reader.cancel_pending_read()
 
-    # What went wrong.
-
-    async def _application_failed(self, exchange: Http1Exchange, error: Exception) -> None:
-        """Answer 500 if nothing was answered, else cut the connection; log it, once."""
-        if exchange.rejection is not None and _is_disconnection(error):
-            return
-        if _is_disconnection(error):
-            self._connection.record_end(EndReason.CONNECTION_RESET)
-            self._wire.keep_alive = False
-            exchange.give_up()
-            return
-        _log.error(
-            "the application failed on %s %s",
-            exchange.method,
-            exchange.target.decode("ascii", "replace"),
-            exc_info=error,
-            extra={"connection_id": self._connection.id},
-        )
-        if not exchange.response_started:
-            await self._respond_500(exchange)
-        elif not exchange.response_finished:
-            self._cut(exchange)
-
-    def _cut(self, exchange: Http1Exchange) -> None:
-        """End the connection so that the client sees that its response is not complete."""
-        exchange.give_up()
-        self._wire.keep_alive = False
-        self._connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
+    # Ending.
 
     async def _application_left(self, exchange: Http1Exchange) -> None:
-        """The application returned without finishing its response."""
-        if exchange.rejection is not None or exchange.disconnected:
-            self._wire.keep_alive = False
+        """Bring to an end a response that the application did not finish."""
+        rejection = exchange.rejection
+        if rejection is None:
+            await application_left(self._wire, exchange)
+        elif exchange.response_started:
             exchange.give_up()
-            return
-        _log.error(
-            "the application returned without %s a response to %s %s",
-            "finishing" if exchange.response_started else "starting",
-            exchange.method,
-            exchange.target.decode("ascii", "replace"),
-            extra={"connection_id": self._connection.id},
-        )
-        if exchange.response_started:
-            self._cut(exchange)
+            self._connection.abort(rejection.end_reason)
         else:
-            await self._respond_500(exchange)
-
-    async def _respond_500(self, exchange: Http1Exchange) -> None:
-        try:
-            await exchange.respond(
-                500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
-            )
-        except ClientDisconnected:
-            self._wire.keep_alive = False
+            # It was told by `receive` that the request is wrong; the client is told now.
+            self._write_rejection(rejection)
+            exchange.give_up()
+            exchange.status = rejection.status
 
     async def _drain(self, body: Body) -> None:
         """Read and drop what the application left of a body, so that a next request can come."""
-        wire, deadline = self._wire, self._connection.deadline
+        wire = self._wire
+        if wire.torn:
+            return
         if not wire.keep_alive:
             await self._linger()
             return
         self._phase = _DRAIN
-        deadline.set(
-            self._connection.deadline.now() + self._connection.limits.request_body_drain_seconds
-        )
+        self._connection.deadline.set_after(self._connection.limits.request_body_drain_seconds)
         try:
-            while not body.complete and not self._expired:
+            while not body.complete and self._phase is _DRAIN:
                 await body.receive()
         except BadRequest as error:
             self._connection.record_end(error.rejection.end_reason)
             await self._linger()
         except ClientDisconnected:
+            self._connection.record_end(EndReason.UNEXPECTED_END_OF_REQUEST_CONTENT)
             wire.keep_alive = False
-        deadline.clear()
-        if self._expired:
-            self._connection.record_end(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
-            wire.keep_alive = False
-
-    async def _end_rejected(self, exchange: Http1Exchange, rejection: Rejection) -> None:
-        """The application was told by `receive` that the request is wrong; so is the client now."""
-        if not exchange.response_started:
-            raise BadRequest(rejection)
-        if exchange.response_finished:
-            self._connection.record_end(rejection.end_reason)
-            await self._linger()
         else:
-            self._connection.abort(rejection.end_reason)
+            if not body.complete:
+                self._connection.record_end(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
+                wire.keep_alive = False
 
     async def _reject(self, rejection: Rejection) -> None:
         """Answer a request that is wrong, and end the connection without losing the answer."""
         self._connection.record_end(rejection.end_reason)
+        self._write_rejection(rejection)
+        await self._linger()
+
+    def _write_rejection(self, rejection: Rejection) -> None:
         self._wire.writer.write(
             b"%b\r\ncontent-length: 0\r\nconnection: close%b%b\r\n\r\n"
             % (STATUS_LINES[rejection.status], _ALLOW.get(rejection, b""), date_and_server())
         )
-        await self._linger()
 
     async def _linger(self) -> None:
-        """End the output, then drop input until the client ends too, or for a bounded time."""
-        reader = self._wire.reader
-        self._wire.consume()
-        self._wire.keep_alive = False
+        """End the output, then drop input until the client ends too, or for a bounded time.
+
+        A client that by then has not even read what there was to send is cut off.
+        """
+        wire, reader = self._wire, self._wire.reader
+        wire.consume()
+        wire.keep_alive = False
+        self._phase = _Phase.LAST_FLUSH
+        self._connection.deadline.set_after(self._connection.limits.linger_seconds)
+        with suppress(trio.ClosedResourceError):  # some pipes can end both ways only
+            await wire.writer.send_eof()
         self._phase = _DRAIN
-        self._expired = False
-        self._connection.deadline.set(
-            self._connection.deadline.now() + self._connection.limits.linger_seconds
-        )
-        await self._wire.writer.send_eof()
-        while not reader.at_eof and not self._expired:
+        while not reader.at_eof and self._phase is _DRAIN:
             await reader.receive()
-
-
-def _check_head_so_far(data: bytes, max_line_bytes: int, max_headers_bytes: int) -> None:
-    """Refuse a head that is too large before it is complete.
-
-    Raises:
-        BadRequest: no good end can come.
-    """
-    line_end = data.find(b"\n")
-    if data.count(b"\n") != data.count(b"\r\n"):
-        raise BadRequest(
-            Rejection.INVALID_REQUEST_HEADER
-            if data.endswith(b"\r\n", 0, line_end + 1)
-            else Rejection.INVALID_REQUEST_LINE
-        )
-    if line_end < 0:
-        if data.startswith(b"\x16\x03"):  # a TLS handshake record (RFC 8446, 5.1)
-            raise BadRequest(Rejection.TLS_OVER_HTTP)
-        if len(data) >= max_line_bytes:
-            raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
-    elif line_end >= max_line_bytes:
-        raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
-    elif len(data) - line_end - 1 >= max_headers_bytes:
-        raise BadRequest(Rejection.HEADERS_TOO_LARGE)
-
-
-def _is_disconnection(error: BaseException) -> bool:
-    """Tell whether the application failed only because its client went away."""
-    if isinstance(error, ClientDisconnected):
-        return True
-    match error:
-        case BaseExceptionGroup(exceptions=parts):
-            return all(_is_disconnection(part) for part in parts)
-        case _:
-            origin = error.__cause__ or error.__context__
-            return origin is not None and _is_disconnection(origin)

@@ -6,12 +6,13 @@ segment. How the body is framed is decided with the head: by the application's C
 chunks, by the end of the connection for HTTP/1.0, or not at all where no body belongs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
 import trio
 
 from kestrel_core.end_reason import EndReason
+from kestrel_core.signals import Signal
 from kestrel_protocols.http.exchange import (
     BadRequest,
     ClientDisconnected,
@@ -22,6 +23,7 @@ from kestrel_protocols.http.fields import FieldLines, date_and_server, date_line
 from kestrel_protocols.http.rejection import Rejection
 from kestrel_protocols.http1.body import Body
 from kestrel_protocols.http1.request_head import FieldBlock, RequestLine
+from kestrel_protocols.http1.response_framing import Framing, decide_framing
 from kestrel_protocols.http1.status_line import STATUS_LINES
 from kestrel_protocols.http1.wire import Wire
 
@@ -35,15 +37,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MOST_COPIED_BYTES = 64 * 1024
 
 
-class _Framing(Enum):
-    """How the end of a response body is told."""
-
-    NONE = auto()
-    LENGTH = auto()
-    CHUNKED = auto()
-    UNTIL_CLOSE = auto()
-
-
 class _Response(Enum):
     NOT_STARTED = auto()
     STARTED = auto()
@@ -51,7 +44,7 @@ class _Response(Enum):
 
 
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
-_NONE, _LENGTH, _CHUNKED, _UNTIL_CLOSE = _Framing
+_NONE, _LENGTH, _CHUNKED, _UNTIL_CLOSE = Framing
 _NOT_STARTED, _STARTED, _FINISHED = _Response
 
 
@@ -59,7 +52,6 @@ class Http1Exchange(HttpExchange):
     """See `HttpExchange`; made by `Http1Connection` for each request."""
 
     __slots__ = (
-        "_awaited",
         "_body",
         "_continue_expected",
         "_framing",
@@ -67,6 +59,7 @@ class Http1Exchange(HttpExchange):
         "_length",
         "_pending_head",
         "_response",
+        "_wake_receiver",
         "_wire",
         "rejection",
     )
@@ -93,7 +86,7 @@ class Http1Exchange(HttpExchange):
         self._framing = _NONE
         self._length = 0
         self._pending_head = b""
-        self._awaited = False
+        self._wake_receiver: Callable[[], None] | None = None
 
     # The request.
 
@@ -116,56 +109,96 @@ class Http1Exchange(HttpExchange):
             return b""
         if self.rejection is not None:
             raise BadRequest(self.rejection)
-        if self._response is _FINISHED:
-            raise ClientDisconnected("the exchange is over; the rest of the body is dropped")
+        wire = self._wire
+        self._wake_receiver = wire.reader.cancel_pending_read
         try:
             if self._continue_expected:
                 await self._send_continue()
-            while not (data := await body.receive()) and not body.complete:
-                pass  # a pending read was cancelled, which concerns others
+            while self._response is not _FINISHED:
+                try:
+                    data = await body.receive()
+                except trio.Cancelled:
+                    # Look first, checkpoint after: frameworks ask inside a cancelled scope whether
+                    # there is something. What this read has found is something.
+                    if not wire.reader.buffered:
+                        raise
+                    data = await body.receive()
+                if data or body.complete:
+                    return data
         except BadRequest as error:
             self.rejection = error.rejection
-            self._wire.keep_alive = False
+            self.connection.record_end(error.rejection.end_reason)
+            wire.keep_alive = False
+            raise
+        except ClientDisconnected:
+            wire.told_gone = True
+            self.connection.record_end(EndReason.UNEXPECTED_END_OF_REQUEST_CONTENT)
             raise
         except trio.BrokenResourceError as error:
-            raise ClientDisconnected("the client reset the connection") from error
-        return data
+            raise self._gone() from error
+        finally:
+            self._wake_receiver = None
+        raise ClientDisconnected("the exchange is over; the rest of the body is dropped")
 
     async def _send_continue(self) -> None:
         """Send 100 unless the body is on its way, or the final status is (RFC 9110, 10.1.1)."""
         self._continue_expected = False
         if self._response is _NOT_STARTED and not self._wire.reader.buffered:
-            await self._wire.writer.send(_CONTINUE)
+            self._wire.writer.write(_CONTINUE)
+            await self._flush()
 
     async def wait_disconnected(self) -> None:
         """See `HttpExchange`; reads ahead, within bounds, because that is how one finds out."""
-        wire = self._wire
+        wire, reader = self._wire, self._wire.reader
         if wire.data:
             wire.consume()
-        reader = wire.reader
-        most_bytes = self.connection.limits.max_request_buffer_bytes
         try:
-            while not (self.disconnected or self._response is _FINISHED):
-                self._awaited = True
+            while self._response is not _FINISHED and not self.disconnected:
                 held = len(reader.buffered)
-                if held >= most_bytes or reader.at_eof:
+                if reader.at_eof or held >= self.connection.limits.max_request_buffer_bytes:
                     # A client that pipelines this much is not read from, only waited for.
-                    await self.connection.closed.wait()
+                    await self._wait_closed_or_finished()
                 else:
+                    self._wake_receiver = reader.cancel_pending_read
                     reader.advance(0, held)
                     await reader.read()
+        except trio.Cancelled:
+            if not self.disconnected:  # as in `receive`
+                raise
         except trio.BrokenResourceError:
             pass  # gone is what was waited for
         finally:
-            self._awaited = False
+            self._wake_receiver = None
             if not self.connection.closed.is_set:
                 reader.advance(0)
+        if self._response is not _FINISHED:
+            wire.told_gone = True
+
+    async def _wait_closed_or_finished(self) -> None:
+        signal = Signal()
+        self._wake_receiver = signal.set
+        self.connection.closed.listen(signal.set)
+        try:
+            await signal.wait()
+        finally:
+            self.connection.closed.unlisten(signal.set)
 
     # The response.
 
     def give_up(self) -> None:
         """Note that the response will never be complete."""
         self._response = _FINISHED
+        self._wire.keep_alive = False
+
+    def retract(self) -> bool:
+        """Take back a response that was started, if nothing of it was sent; tell whether so."""
+        if not self._pending_head:
+            return False
+        self._pending_head = b""
+        self._response = _NOT_STARTED
+        self.status = None
+        self.response_body_bytes = 0
+        return True
 
     @property
     def response_started(self) -> bool:
@@ -183,9 +216,11 @@ class Http1Exchange(HttpExchange):
         """See `HttpExchange`."""
         wire = self._wire
         writer = wire.writer
+        if type(body) is not bytes:
+            body = _as_bytes(body)
         length = len(body)
         if self._response is not _NOT_STARTED:
-            raise ResponseError("a response was started already")
+            raise self._out_of_order("a response was started already")
         fields = field_lines(status, headers, STATUS_LINES[status])
         if (
             fields.content_length == length <= _MOST_COPIED_BYTES
@@ -216,17 +251,17 @@ class Http1Exchange(HttpExchange):
             else:
                 writer.write(head)
                 writer.write(self._framed(body))
-            if self._awaited or wire.position >= len(wire.data) or self._may_flush():
+            if self._wake_receiver or wire.position >= len(wire.data) or self._may_flush():
                 writer.flush_nowait()
                 if writer.unflushed_bytes:
-                    await writer.flush()
+                    await self._flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ClientDisconnected("the client is gone") from error
+            raise self._gone() from error
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """See `HttpExchange`."""
         if self._response is not _NOT_STARTED:
-            raise ResponseError("a response was started already")
+            raise self._out_of_order("a response was started already")
         fields = field_lines(status, headers, STATUS_LINES[status])
         self._pending_head = self._head(status, fields, None)
         self._response = _STARTED
@@ -234,7 +269,9 @@ class Http1Exchange(HttpExchange):
     async def write(self, data: bytes) -> None:
         """See `HttpExchange`."""
         if self._response is not _STARTED:
-            raise ResponseError("write() comes after start() and before finish()")
+            raise self._out_of_order("write() comes after start() and before finish()")
+        if type(data) is not bytes:
+            data = _as_bytes(data)
         self.response_body_bytes += len(data)
         piece = self._framed(data)
         writer = self._wire.writer
@@ -243,37 +280,37 @@ class Http1Exchange(HttpExchange):
                 head, self._pending_head = self._pending_head, b""
                 writer.write(head)
             writer.write(piece)
-            await writer.flush()
+            await self._flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ClientDisconnected("the client is gone") from error
+            raise self._gone() from error
 
     async def finish(self) -> None:
         """See `HttpExchange`."""
         if self._response is not _STARTED:
-            raise ResponseError("finish() comes once, after start()")
-        self._response = _FINISHED
+            raise self._out_of_order("finish() comes once, after start()")
         if self._framing is _LENGTH and self.response_body_bytes < self._length:
-            self._wire.connection.abort(EndReason.RESPONSE_CONTENT_LENGTH_MISMATCH)
-            raise ResponseError(
+            raise self._wrong_length(
                 f"the response has {self.response_body_bytes} bytes"
                 f" of the {self._length} that its Content-Length announced"
             )
+        self._response = _FINISHED
         writer = self._wire.writer
         try:
             if self._pending_head:
-                writer.write(self._pending_head)
+                head, self._pending_head = self._pending_head, b""
+                writer.write(head)
             if self._framing is _CHUNKED:
                 writer.write(_LAST_CHUNK)
             if self._may_flush():
-                await writer.flush()
+                await self._flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ClientDisconnected("the client is gone") from error
+            raise self._gone() from error
 
     def _may_flush(self) -> bool:
         """Tell whether the finished response leaves now, or joins the answer to a next request."""
         wire = self._wire
-        if self._awaited:
-            wire.reader.cancel_pending_read()
+        if self._wake_receiver is not None:
+            self._wake_receiver()
         return (
             wire.position >= len(wire.data)
             or not wire.driving
@@ -281,15 +318,42 @@ class Http1Exchange(HttpExchange):
             or wire.writer.unflushed_bytes >= self.connection.limits.max_response_buffer_bytes
         )
 
+    async def _flush(self) -> None:
+        try:
+            await self._wire.writer.flush()
+        except trio.Cancelled:
+            # By the application, most likely. Nobody knows how much has left, so nothing can follow.
+            self.give_up()
+            self._wire.torn = True
+            raise
+
+    def _gone(self) -> ClientDisconnected:
+        """Return the error that tells the application that its client is gone."""
+        self._wire.told_gone = True
+        self.connection.record_end(EndReason.CONNECTION_RESET)
+        return ClientDisconnected("the client is gone")
+
+    def _out_of_order(self, text: str) -> ResponseError | ClientDisconnected:
+        if self._wire.torn:
+            return ClientDisconnected("a send was cancelled half-way; the response cannot go on")
+        return ResponseError(text)
+
+    def _wrong_length(self, text: str) -> ResponseError:
+        """Return the error for a body that is not as announced, after ending what was sent of it."""
+        if not self.retract():
+            self.give_up()
+            self.connection.abort(EndReason.RESPONSE_CONTENT_LENGTH_MISMATCH)
+        return ResponseError(text)
+
     def _framed(self, data: bytes) -> bytes:
         if self._framing is _CHUNKED:
             return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         if self._framing is _NONE:
+            if data and self.method != "HEAD":
+                raise self._wrong_length(f"a response {self.status} has no body")
             return b""
         if self._framing is _LENGTH and self.response_body_bytes > self._length:
-            self._response = _FINISHED
-            self._wire.connection.abort(EndReason.RESPONSE_CONTENT_LENGTH_MISMATCH)
-            raise ResponseError(
+            raise self._wrong_length(
                 f"the response is longer than the {self._length} bytes of its Content-Length"
             )
         return data
@@ -298,10 +362,15 @@ class Http1Exchange(HttpExchange):
         """Return the head of the response, blank line included, and decide its framing."""
         if self.rejection is not None:
             raise ClientDisconnected("the request was wrong, and the server answers for it")
-        framing_line = self._decide_framing(status, fields, length)
-        self.status = status
         wire = self._wire
-        if fields.connection is not None and b"close" in fields.connection:
+        self._framing, framing_line = decide_framing(
+            status, fields, length, to_head=self.method == "HEAD", http11=self._http11
+        )
+        self._length = length or fields.content_length or 0
+        if self._framing is _UNTIL_CLOSE:
+            wire.keep_alive = False
+        self.status = status
+        if fields.closes:
             wire.keep_alive = False
         elif not wire.keep_alive:
             framing_line += b"\r\nconnection: close"
@@ -313,38 +382,10 @@ class Http1Exchange(HttpExchange):
             framing_line += b"\r\nserver: kestrel"
         return b"%b%b\r\n\r\n" % (fields.lines, framing_line)
 
-    def _decide_framing(self, status: int, fields: FieldLines, length: int | None) -> bytes:
-        """Decide how the body ends, and return the line that says so, if it takes one more."""
-        announced = fields.content_length
-        if announced == length is not None and 200 <= status < 204 and self.method != "HEAD":
-            self._framing = _LENGTH
-            self._length = length
-            return b""
-        if status < 200:
-            raise ResponseError(f"{status} is not a final status")
-        chunked = fields.transfer_encoding is not None
-        if status in (204, 304) or self.method == "HEAD":
-            if status == 204 and (announced or chunked):
-                raise ResponseError("a response 204 has no body, and no fields that frame one")
-            self._framing = _NONE
-            if announced is None and not chunked and status not in (204, 304):
-                return b"\r\ncontent-length: %d" % length if length is not None else b""
-            return b""
-        if announced is not None:
-            if length is not None and announced != length:
-                raise ResponseError(
-                    f"the body has {length} bytes, but Content-Length says {announced}"
-                )
-            self._framing = _LENGTH
-            self._length = announced
-            return b""
-        if length is not None and not chunked:
-            self._framing = _LENGTH
-            self._length = length
-            return b"\r\ncontent-length: %d" % length
-        if self._http11:
-            self._framing = _CHUNKED
-            return b"" if chunked else b"\r\ntransfer-encoding: chunked"
-        self._framing = _UNTIL_CLOSE
-        self._wire.keep_alive = False
-        return b""
+
+def _as_bytes(data: bytes) -> bytes:
+    """Return a copy of what is nearly bytes; applications are not type-checked by us."""
+    try:
+        return bytes(memoryview(data))
+    except TypeError as error:
+        raise ResponseError(f"a body is bytes, not {type(data).__name__}") from error

@@ -1,8 +1,8 @@
 """HTTP/1.1 as a protocol that the server can be given, or find on a connection."""
 
 import re
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar
 
 from kestrel_core.connection import Connection
 from kestrel_core.protocol import Protocol, Sniff
@@ -18,6 +18,9 @@ _REQUEST_LINE_SO_FAR = re.compile(
     rb"(?:\r\n)*+(?:\r|[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}(?P<target> [!-~]?)?)?"
 )
 
+# How an HTTP/2 connection begins (RFC 9113, 3.4): like a request, on purpose.
+_HTTP2_PREFACE = b"PRI * HTTP/2"
+
 
 class Http1(Protocol):
     """Serves `application` by HTTP/1.1 and HTTP/1.0.
@@ -27,7 +30,7 @@ class Http1(Protocol):
     """
 
     name = "http/1.1"
-    alpn = ("http/1.1",)
+    alpn: ClassVar[Sequence[str]] = ("http/1.1",)
 
     def __init__(
         self,
@@ -44,12 +47,16 @@ class Http1(Protocol):
         """Recognize a method and the beginning of a target."""
         match = _REQUEST_LINE_SO_FAR.match(prefix)
         if match is not None and match["target"] and len(match["target"]) > 1:
-            return Sniff.NO if prefix.startswith(b"PRI * HTTP/2") else Sniff.YES
+            if _HTTP2_PREFACE.startswith(prefix):
+                return Sniff.MORE
+            return Sniff.NO if prefix.startswith(_HTTP2_PREFACE) else Sniff.YES
         if match is None or match.end() < len(prefix):
             return Sniff.NO
         return Sniff.MORE
 
-    def __call__(self, connection: Connection) -> Coroutine[Any, Any, None]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # async in all but name
+        self, connection: Connection
+    ) -> Coroutine[Any, Any, None]:
         """Serve requests until either side ends the connection."""
         return Http1Connection(
             connection,

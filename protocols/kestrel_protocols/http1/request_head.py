@@ -5,7 +5,7 @@ cache by its bytes, because clients repeat themselves; one that is new is matche
 against a pattern that admits nothing questionable: origin-form targets, CRLF line ends, tokens for
 names, no control characters in values. A line or block that matches is right; one that does not
 may still be, and is left to `unusual_head`. What fields mean together (lengths, codings, Host) is
-decided by `RequestHead` for both lanes.
+decided by `check_framing` for both lanes.
 """
 
 import re
@@ -15,7 +15,14 @@ from urllib.parse import unquote_to_bytes
 from kestrel_protocols.http.exchange import BadRequest, Headers
 from kestrel_protocols.http.rejection import Rejection
 
-__all__ = ["FieldBlock", "FieldBlocks", "RequestLine", "RequestLines", "check_framing"]
+__all__ = [
+    "FieldBlock",
+    "FieldBlocks",
+    "RequestLine",
+    "RequestLines",
+    "check_framing",
+    "check_head_so_far",
+]
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110, 5.6.2
 FIELD_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*"  # RFC 9110, 5.5; white space around it goes
@@ -24,8 +31,11 @@ _LINE = re.compile(rb"(" + TOKEN + rb") ((/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))?) HT
 _BLOCK = re.compile(rb"(?:" + TOKEN + rb":" + FIELD_VALUE + rb"\r\n)*+")
 _FIELD = re.compile(rb"(" + TOKEN + rb"):[\t ]*(" + FIELD_VALUE + rb")\r\n")
 
-# RFC 3986, 3.2.2 and 3.2.3, without percent-escapes: a host is a name, an address or nothing.
-_HOST = re.compile(rb"(?:[!$&'()*+,;=\-.~_0-9A-Za-z]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+# RFC 3986, 3.2.2, without percent-escapes: a name, or an address.
+HOST: Final = rb"(?:[!$&'()*+,;=\-.~_0-9A-Za-z]+|\[[0-9A-Fa-f:.]+\])"
+
+# A host with or without a port, or nothing (RFC 9110, 7.2).
+_HOST_FIELD = re.compile(rb"(?:" + HOST + rb"(?::[0-9]*)?)?")
 
 # A cache holds this many entries of at most this many bytes each; when full it starts anew.
 _MOST_ENTRIES = 512
@@ -38,7 +48,16 @@ _MOST_LENGTH_DIGITS = 19
 class RequestLine:
     """A request line taken apart."""
 
-    __slots__ = ("authority", "http11", "method", "path", "query", "raw_path", "target")
+    __slots__ = (
+        "authority",
+        "default_port",
+        "http11",
+        "method",
+        "path",
+        "query",
+        "raw_path",
+        "target",
+    )
 
     def __init__(
         self,
@@ -49,6 +68,7 @@ class RequestLine:
         *,
         http11: bool,
         authority: bytes | None = None,
+        default_port: bytes = b"",
     ) -> None:
         if b"%" in raw_path:
             decoded = unquote_to_bytes(raw_path)
@@ -64,6 +84,8 @@ class RequestLine:
         self.http11 = http11
         self.authority = authority
         """The authority that the target names, if it names one; Host must then agree."""
+        self.default_port = default_port
+        """The port, with a colon before it, that may be left out of that authority."""
 
 
 class RequestLines(dict[bytes, RequestLine | None]):
@@ -71,7 +93,7 @@ class RequestLines(dict[bytes, RequestLine | None]):
 
     def __missing__(self, line: bytes) -> RequestLine | None:
         match = _LINE.fullmatch(line)
-        if match is None:
+        if match is None or match[1] == b"CONNECT":  # whose targets look different
             return None
         method, target, raw_path, query, minor = match.groups()
         parsed = RequestLine(method, target, raw_path, query or b"", http11=minor == b"1")
@@ -113,7 +135,10 @@ class FieldBlock:
             elif name == b"content-length":
                 self.lengths.append(value)
             elif name == b"transfer-encoding":
-                self.transfer_codings += _list_items(value)
+                # Empty members count: a field that says nothing must not be overlooked.
+                self.transfer_codings += [
+                    coding.strip(b" \t") for coding in value.lower().split(b",")
+                ]
             elif name == b"connection":
                 options = _list_items(value)
                 self.close = self.close or b"close" in options
@@ -126,7 +151,7 @@ class FieldBlock:
             len(self.hosts) == 1
             and not self.lengths
             and not self.transfer_codings
-            and _HOST.fullmatch(self.hosts[0]) is not None
+            and _HOST_FIELD.fullmatch(self.hosts[0]) is not None
         )
         """Whether there is a good Host and no body, so that there is nothing more to check."""
 
@@ -170,6 +195,8 @@ def check_framing(line: RequestLine, block: FieldBlock) -> None:
         BadRequest: they say it wrongly, or twice.
     """
     _check_host(line, block)
+    if line.method == "CONNECT":
+        raise BadRequest(Rejection.TUNNEL_NOT_SUPPORTED)
     if block.transfer_codings:
         if block.lengths:
             raise BadRequest(Rejection.LENGTH_AND_TRANSFER_ENCODING)
@@ -198,15 +225,30 @@ def _check_host(line: RequestLine, block: FieldBlock) -> None:
         if line.http11:
             raise BadRequest(Rejection.MISSING_HOST)
         return
-    if _HOST.fullmatch(block.hosts[0]) is None:
+    if _HOST_FIELD.fullmatch(block.hosts[0]) is None:
         raise BadRequest(Rejection.INVALID_HOST)
-    if line.authority is not None and not _same_authority(line.authority, block.hosts[0]):
-        raise BadRequest(Rejection.INVALID_HOST)
+    if line.authority is not None:
+        named, host = line.authority.lower(), block.hosts[0].lower()
+        if named.removesuffix(line.default_port) != host.removesuffix(line.default_port):
+            raise BadRequest(Rejection.INVALID_HOST)
 
 
-def _same_authority(authority: bytes, host: bytes) -> bool:
-    """Compare without case, a missing port being that of http or of https."""
-    mine, theirs = authority.lower(), host.lower()
-    return mine == theirs or any(
-        mine == theirs + port or theirs == mine + port for port in (b":80", b":443")
-    )
+def check_head_so_far(data: bytes, max_line_bytes: int, max_headers_bytes: int) -> None:
+    """Refuse the beginning of a head that no good end can follow.
+
+    Raises:
+        BadRequest: it is too large, has a line end that is not CRLF, or is no HTTP at all.
+    """
+    if data.startswith(b"\x16\x03"):  # a TLS handshake record (RFC 8446, 5.1)
+        raise BadRequest(Rejection.TLS_OVER_HTTP)
+    line_end = data.find(b"\n")
+    if (line_end if line_end >= 0 else len(data)) >= max_line_bytes:
+        raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadRequest(
+            Rejection.INVALID_REQUEST_HEADER
+            if data.endswith(b"\r\n", 0, line_end + 1)
+            else Rejection.INVALID_REQUEST_LINE
+        )
+    if line_end >= 0 and len(data) - line_end - 1 >= max_headers_bytes:
+        raise BadRequest(Rejection.HEADERS_TOO_LARGE)

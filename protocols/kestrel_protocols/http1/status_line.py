@@ -7,14 +7,12 @@ __all__ = ["STATUS_LINES"]
 
 
 class _StatusLines(dict[int, bytes]):
-    def __missing__(self, status: int) -> bytes:
-        try:
-            possible = 100 <= status <= 999
-        except TypeError:  # applications are not type-checked by us
-            possible = False
-        if not possible:
+    def __missing__(self, status: object) -> bytes:
+        # Applications are not type-checked by us. A float is not merely odd: it is the same key as
+        # the integer, so its line would serve that, too.
+        if not isinstance(status, int) or not 100 <= status <= 999:
             raise ResponseError(f"{status!r} is no status code")
-        line = self[status] = f"HTTP/1.1 {status} {reason_phrase(status)}".encode("ascii")
+        line = self[status] = b"HTTP/1.1 %d %b" % (status, reason_phrase(status).encode("ascii"))
         return line
 
 

@@ -11,6 +11,7 @@ import h11
 from kestrel_protocols.http.exchange import BadRequest
 from kestrel_protocols.http.rejection import Rejection
 from kestrel_protocols.http1.request_head import (
+    HOST,
     TOKEN,
     FieldBlock,
     RequestLine,
@@ -25,8 +26,12 @@ _OTHER_VERSION = re.compile(TOKEN + rb" [!-~]+ [Hh][Tt][Tt][Pp]/[0-9]+(?:\.[0-9]
 _LOOSE = re.compile(rb"(?<!\r)\n|\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|^[ \t]|\n[ \t]")
 
 _ORIGIN = re.compile(rb"(/[^?#]*)(?:\?([^#]*))?")
-_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
-_AUTHORITY = re.compile(rb"(?:[0-9A-Za-z.\-_~!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_ABSOLUTE = re.compile(
+    rb"(https?)://(" + HOST + rb"(?::[0-9]*)?)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE
+)
+_AUTHORITY = re.compile(HOST + rb":[0-9]{1,5}")
+
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
 def read_unusual_line(line: bytes) -> RequestLine:
@@ -67,9 +72,15 @@ def split_target(method: bytes, target: bytes, *, http11: bool) -> RequestLine:
         return RequestLine(method, target, origin[1], origin[2] or b"", http11=http11)
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
-        authority, raw_path, query = absolute.groups()
+        scheme, authority, raw_path, query = absolute.groups()
         return RequestLine(
-            method, target, raw_path or b"/", query or b"", http11=http11, authority=authority
+            method,
+            target,
+            raw_path or b"/",
+            query or b"",
+            http11=http11,
+            authority=authority,
+            default_port=_DEFAULT_PORTS[scheme.lower()],
         )
     if _AUTHORITY.fullmatch(target):
         raise BadRequest(Rejection.CONNECT_METHOD_REQUIRED)

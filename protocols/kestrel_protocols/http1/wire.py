@@ -18,6 +18,8 @@ class Wire:
         "keep_alive",
         "position",
         "reader",
+        "told_gone",
+        "torn",
         "writer",
     )
 
@@ -34,6 +36,10 @@ class Wire:
         """Whether another request may follow the current one."""
         self.driving: bool = False
         """Whether the application runs and has not waited for anything yet."""
+        self.told_gone: bool = False
+        """Whether an application was told that the client is gone."""
+        self.torn: bool = False
+        """Whether a send was cancelled in the middle, so that nothing sensible can follow it."""
 
     @property
     def has_input(self) -> bool:

@@ -1,0 +1,78 @@
+"""What becomes of a request whose application raised, or returned without finishing its response.
+
+It is logged once, as an error, unless the application was told that its client is gone: raising
+then is how frameworks get out of a handler, and leaving without an answer is right.
+"""
+
+import logging
+
+from kestrel_core.end_reason import EndReason
+from kestrel_protocols.http.exchange import BadRequest, ClientDisconnected
+from kestrel_protocols.http1.exchange import Http1Exchange
+from kestrel_protocols.http1.wire import Wire
+
+__all__ = ["application_failed", "application_left"]
+
+_log = logging.getLogger("kestrel.http")
+
+
+async def application_failed(wire: Wire, exchange: Http1Exchange, error: Exception) -> None:
+    """Answer 500 if nothing was answered, else cut the connection; log `error`, once."""
+    was_told = wire.told_gone or exchange.rejection is not None
+    if was_told and _is_disconnection(error):
+        return
+    if exchange.response_finished and isinstance(error, ClientDisconnected):
+        return  # it asked for more of the request than it had wanted for its response
+    _log.log(
+        logging.DEBUG if was_told else logging.ERROR,
+        "the application failed on %s %s%s",
+        exchange.method,
+        exchange.target.decode("ascii", "replace"),
+        ", whose client is gone" if was_told else "",
+        exc_info=error,
+        extra={"connection_id": exchange.connection.id},
+    )
+    if not (was_told or exchange.response_finished):
+        await _answer_for_it(exchange)
+
+
+async def application_left(wire: Wire, exchange: Http1Exchange) -> None:
+    """End the response of an application that returned without finishing it; log that, once."""
+    if wire.told_gone:
+        exchange.give_up()
+        exchange.connection.record_end(EndReason.CONNECTION_RESET)
+        return
+    _log.error(
+        "the application returned without %s a response to %s %s",
+        "finishing" if exchange.response_started else "starting",
+        exchange.method,
+        exchange.target.decode("ascii", "replace"),
+        extra={"connection_id": exchange.connection.id},
+    )
+    await _answer_for_it(exchange)
+
+
+async def _answer_for_it(exchange: Http1Exchange) -> None:
+    """Send 500, or, if something else was sent, let the client see that it is not complete."""
+    if exchange.response_started and not exchange.retract():
+        exchange.give_up()
+        exchange.connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
+        return
+    try:
+        await exchange.respond(
+            500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
+        )
+    except ClientDisconnected:
+        exchange.give_up()
+
+
+def _is_disconnection(error: BaseException) -> bool:
+    """Tell whether the application failed only because its client went away."""
+    if isinstance(error, (BadRequest, ClientDisconnected)):
+        return True
+    match error:
+        case BaseExceptionGroup(exceptions=parts):
+            return all(_is_disconnection(part) for part in parts)
+        case _:
+            origin = error.__cause__ or error.__context__
+            return origin is not None and _is_disconnection(origin)
