@@ -30,7 +30,7 @@ help:  ## list the targets
 	    while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 .PHONY: serve
-serve: $(installed)demo  ## serve the demo application; ARGS='--bind ...' is handed on
+serve: $(installed)demo  ## serve the demo application; ARGS='--listen ...' is handed on
 	$(bin)/kestrel --app-dir docs/examples demo:app $(ARGS)
 
 .PHONY: test

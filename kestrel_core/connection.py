@@ -77,19 +77,19 @@ class Connection:
     ) -> None:
         self._base = transport
         self._sequence_number = next(_sequence)
-        self.transport = transport
+        self.transport: DuplexPipe = transport
         """The bytes. A middleware that replaces it puts the old one back in a `finally`."""
-        self.limits = limits
-        self.local = local
+        self.limits: Limits = limits
+        self.local: Address | None = local
         """Our end, or None where the transport has no name for it."""
-        self.remote = remote
+        self.remote: Address | None = remote
         """The peer's end, or None where it has no name, as most clients of Unix sockets."""
-        self.features = Features(transport if isinstance(transport, FeatureSource) else None)
+        self.features: Features = Features(transport if isinstance(transport, FeatureSource) else None)
         self.deadline: Deadline = timers.deadline()
         """The one deadline of this connection; whoever is serving it at the moment sets it."""
-        self.close_requested = Signal()
+        self.close_requested: Signal = Signal()
         """Please finish soon: the server is draining, or somebody called `request_close`."""
-        self.closed = Signal()
+        self.closed: Signal = Signal()
         """The transport is gone: reset by the peer, aborted, or closed by us. A peer that merely
         ended its own side has not closed the connection."""
         self.end_reason: EndReason | None = None

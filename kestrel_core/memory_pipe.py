@@ -74,13 +74,13 @@ class Pipe:
                 "a pipe needs 1 <= resume_at_bytes <= pause_at_bytes,"
                 f" not {resume_at_bytes} and {pause_at_bytes}"
             )
-        self.pause_at_bytes = pause_at_bytes
-        self.resume_at_bytes = resume_at_bytes
-        self.unexamined_bytes = 0
+        self.pause_at_bytes: int = pause_at_bytes
+        self.resume_at_bytes: int = resume_at_bytes
+        self.unexamined_bytes: int = 0
         """How far the reader is behind the writer. Read only."""
         self._chunks: deque[bytes] = deque()
         self._ended = False
-        self.reader_gone = Signal()
+        self.reader_gone: Signal = Signal()
         """Set when the reading end was closed or broken."""
         self._readable = _Waiter()
         self._writable = _Waiter()

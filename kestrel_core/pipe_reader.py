@@ -41,7 +41,7 @@ class PipeReader(ABC):
         self._reading = False
         self._cancel_pending = False
         self._discarded = False
-        self.read_cancelled = False
+        self.read_cancelled: bool = False
         """Whether the last `read()` returned because of `cancel_pending_read()`."""
 
     @property

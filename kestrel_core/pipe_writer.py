@@ -25,7 +25,7 @@ class PipeWriter(ABC):
         self._eof_sent = False
         self._closed = False
         self._broken = False
-        self.unflushed_bytes = 0
+        self.unflushed_bytes: int = 0
         """How many written bytes no flush has taken yet. Read only."""
 
     def write(self, data: bytes) -> None:

@@ -65,8 +65,8 @@ class Server:
     """
 
     def __init__(self, *, limits: Limits | None = None, registry: Registry | None = None) -> None:
-        self.limits = limits or Limits()
-        self.registry = registry or Registry()
+        self.limits: Limits = limits or Limits()
+        self.registry: Registry = registry or Registry()
         self._listens: list[_Listen] = []
         self._bound: list[_Bound] = []
         self._connections: dict[Connection, None] = {}

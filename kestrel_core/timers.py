@@ -59,9 +59,9 @@ class Deadline:
 
     def __init__(self, timers: "Timers") -> None:
         self._timers = timers
-        self.armed_at = math.inf
+        self.armed_at: float = math.inf
         """The time of its live entry in the heap, the business of `Timers` alone."""
-        self.expires_at = math.inf
+        self.expires_at: float = math.inf
         """When it expires, in `trio.current_time()`'s seconds; infinity is never. Read only."""
         self.on_expiry: Callable[[], None] | None = None
         """Called once when it expires; must not wait and must not raise."""

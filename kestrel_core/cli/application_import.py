@@ -25,7 +25,7 @@ class ApplicationImportError(ConfigurationError):
 
     def __init__(self, message: str, user_traceback: str = "") -> None:
         super().__init__(message)
-        self.user_traceback = user_traceback
+        self.user_traceback: str = user_traceback
 
 
 def import_application(text: str, *, folder: Path, factory: bool) -> object:

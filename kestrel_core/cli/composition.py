@@ -43,9 +43,9 @@ class AsgiServer:
         lifespan: AbstractAsyncContextManager[None],
         lifespan_failure: type[Exception],
     ) -> None:
-        self.server = server
-        self.lifespan = lifespan
-        self.lifespan_failure = lifespan_failure
+        self.server: Server = server
+        self.lifespan: AbstractAsyncContextManager[None] = lifespan
+        self.lifespan_failure: type[Exception] = lifespan_failure
 
 
 def compose_server(

@@ -38,8 +38,8 @@ class ServingFailed(KestrelError):
 
     def __init__(self, message: str, *, exit_code: int, user_traceback: str = "") -> None:
         super().__init__(message)
-        self.exit_code = exit_code
-        self.user_traceback = user_traceback
+        self.exit_code: int = exit_code
+        self.user_traceback: str = user_traceback
 
 
 async def serve_until_stopped(

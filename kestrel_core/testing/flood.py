@@ -26,7 +26,7 @@ class Flood:
         self._pipe = pipe
         self._stopping = False
         self._written_bytes = 0
-        self.flushes = 0
+        self.flushes: int = 0
         """How many flushes have returned."""
 
     async def run(self) -> None:

@@ -62,7 +62,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; the response's body is still to be read."""
+        if not isinstance(request.stream, httpx.AsyncByteStream):
+            raise TypeError("this client is asynchronous, so the request's body has to be, too")
         url = request.url
+        body = aiter(request.stream)
         with _translated():
             response = await self._pool.handle_async_request(
                 httpcore.Request(
@@ -74,7 +77,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
                         target=url.raw_path,
                     ),
                     headers=request.headers.raw,
-                    content=request.stream,
+                    content=body,
                     extensions=request.extensions,
                 )
             )

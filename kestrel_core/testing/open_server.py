@@ -9,6 +9,7 @@ import trio
 from kestrel_core.connection import Connection, close_within
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
+from kestrel_core.errors import KestrelError
 from kestrel_core.limits import Limits
 from kestrel_core.middleware import ConnectionHandler, Middleware
 from kestrel_core.registry import Registry
@@ -89,11 +90,15 @@ async def open_server(
                     opened = OpenServer(server, bound, context)
                     try:
                         yield opened
+                    except Exception as error:  # raised below, where no nursery wraps it
+                        failure = error
                     finally:
                         await opened.close_clients()
-                await server.drain(drain_seconds)
-            except Exception as error:  # raised below, where no nursery wraps it
+                if failure is None:
+                    await server.drain(drain_seconds)
+                else:
+                    server.abort()
+            except (KestrelError, OSError) as error:  # of binding
                 failure = error
-                server.abort()
         if failure is not None:
             raise failure

@@ -86,7 +86,7 @@ BAD = [
     Bad(
         "half a body",
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n12345",
-        None,
+        b"400",
         EndReason.UNEXPECTED_END_OF_REQUEST_CONTENT,
         ends=True,
     ),

@@ -4,7 +4,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -284,32 +284,27 @@ async def test_the_peer_can_end_its_side_and_go_on_reading(wire: Wire) -> None:
     assert take(wire.peer, 10) == b"still here"
 
 
-@pytest.mark.parametrize("waiting", ["reader", "writer"])
-async def test_closing_ends_what_waits(wire: Wire, waiting: str) -> None:
+async def test_closing_ends_what_waits(wire: Wire) -> None:
     async with trio.open_nursery() as nursery:
         wire.output.write(bytes(PLENTY))
-        operation = wire.input.read if waiting == "reader" else wire.output.flush
-        task = Task[object](nursery, operation)
+        flushing = Task(nursery, wire.output.flush)
+        reading = Task(nursery, wire.input.read)
         await settle()
-        if waiting == "reader":
-            wire.output.flush_nowait()
-            with trio.move_on_after(0):
-                await wire.connection.aclose()
-        else:
-            await wire.connection.aclose()
-    assert isinstance(task.error, trio.ClosedResourceError)
+        await wire.connection.aclose()
+    assert isinstance(flushing.error, trio.ClosedResourceError)
+    assert isinstance(reading.error, trio.ClosedResourceError)
     assert wire.connection.closed
 
 
-@pytest.mark.parametrize("waiting", ["reader", "writer"])
-async def test_aborting_breaks_what_waits(wire: Wire, waiting: str) -> None:
+async def test_aborting_breaks_what_waits(wire: Wire) -> None:
     async with trio.open_nursery() as nursery:
         wire.output.write(bytes(PLENTY))
-        operation = wire.input.read if waiting == "reader" else wire.output.flush
-        task = Task[object](nursery, operation)
+        flushing = Task(nursery, wire.output.flush)
+        reading = Task(nursery, wire.input.read)
         await settle()
         wire.connection.abort(EndReason.ABORTED_BY_APP)
-    assert isinstance(task.error, trio.BrokenResourceError)
+    assert isinstance(flushing.error, trio.BrokenResourceError)
+    assert isinstance(reading.error, trio.BrokenResourceError)
     assert wire.connection.closed
 
 
@@ -321,7 +316,7 @@ async def test_closing_as_room_appears_is_not_taken_for_a_peer_that_is_gone(wire
         await settle()
         assert len(wire.peer.recv(1 << 20)) > 0
         # The flush and this task are now woken together, in either order.
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         await wire.connection.aclose()
     assert isinstance(flushing.error, trio.ClosedResourceError)
 
@@ -386,10 +381,10 @@ async def test_a_reset_is_no_end_even_if_the_writer_hears_of_it_first(wire: Wire
 async def test_the_last_words_of_a_peer_can_be_read_after_writing_failed(wire: Wire) -> None:
     wire.peer.send(b"that is enough")
     wire.peer.close()
-    with pytest.raises(trio.BrokenResourceError):
-        for _ in range(100):
-            await wire.output.send(bytes(1000))
-            await settle()
+    for _ in range(2):  # TCP needs one to provoke the peer's reset, and one to find it
+        with suppress(trio.BrokenResourceError):
+            await wire.output.send(b"x")
+        await settle()
     assert wire.connection.closed
     assert await wire.input.receive() == b"that is enough"
     assert await wire.input.receive() == b""

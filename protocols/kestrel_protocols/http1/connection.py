@@ -245,6 +245,9 @@ class Http1Connection:
                 self._connection.record_end(EndReason.PEER_CLOSED)
                 return -1
             check_head_so_far(data, limits.max_request_line_bytes, limits.max_request_headers_bytes)
+            line = data[: max(0, data.find(b"\r\n"))]
+            if line and self._lines[line] is None:
+                read_unusual_line(line)
             if begun and self._phase is _IDLE:
                 self._phase = _HEAD
                 deadline.set_after(limits.request_headers_seconds)

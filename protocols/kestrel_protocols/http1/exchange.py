@@ -131,8 +131,11 @@ class Http1Exchange(HttpExchange):
             wire.keep_alive = False
             raise
         except ClientDisconnected:
+            # It may have ended its side alone, and then it is told that this was too early.
+            self.rejection = Rejection.UNEXPECTED_END
+            self.connection.record_end(self.rejection.end_reason)
+            wire.keep_alive = False
             wire.told_gone = True
-            self.connection.record_end(EndReason.UNEXPECTED_END_OF_REQUEST_CONTENT)
             raise
         except trio.BrokenResourceError as error:
             raise self._gone() from error
