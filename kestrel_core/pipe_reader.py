@@ -134,7 +134,6 @@ class PipeReader(ABC):
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         if self._reading:
             raise trio.BusyResourceError("another task is already reading from this pipe")
-        self._examined = 0
         self.read_cancelled = False
         data = self._buffer or await self.read()
         if max_bytes is not None and len(data) > max_bytes:

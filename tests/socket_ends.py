@@ -1,6 +1,7 @@
 """Plain sockets as peers of ours, and what else tests of socket transports need."""
 
 import os
+import resource
 import socket
 import struct
 import sys
@@ -121,3 +122,16 @@ class Task(Generic[ResultT]):
             self.results.append(await operation())
         except Exception as error:
             self.error = error
+
+
+@contextmanager
+def no_more_descriptors() -> Generator[None]:
+    """Let this process open nothing more while the block runs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

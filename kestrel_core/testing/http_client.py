@@ -1,7 +1,7 @@
 """An HTTP client for tests: httpx, real HTTP bytes, and any transport underneath."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 
 import httpcore
 import httpx
@@ -38,7 +38,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
     transport. For `https` URLs `start_tls` does the handshake. `http2` alone, without `http1`,
     speaks HTTP/2 from the first byte; it needs httpx's extra of that name.
 
-    Closing it closes its connections; do so before `context` ends.
+    Closing it closes its connections; do so before `context` ends. Read a body to its end or not at
+    all: httpx's iterations are generators, and trio warns of those that are left in the middle.
     """
 
     def __init__(
@@ -65,26 +66,26 @@ class HttpTransport(httpx.AsyncBaseTransport):
         if not isinstance(request.stream, httpx.AsyncByteStream):
             raise TypeError("this client is asynchronous, so the request's body has to be, too")
         url = request.url
-        body = aiter(request.stream)
-        with _translated():
-            response = await self._pool.handle_async_request(
-                httpcore.Request(
-                    method=request.method,
-                    url=httpcore.URL(
-                        scheme=url.raw_scheme,
-                        host=url.raw_host,
-                        port=url.port,
-                        target=url.raw_path,
-                    ),
-                    headers=request.headers.raw,
-                    content=body,
-                    extensions=request.extensions,
+        async with aclosing(_RequestBody(request.stream)) as body:
+            with _translated():
+                response = await self._pool.handle_async_request(
+                    httpcore.Request(
+                        method=request.method,
+                        url=httpcore.URL(
+                            scheme=url.raw_scheme,
+                            host=url.raw_host,
+                            port=url.port,
+                            target=url.raw_path,
+                        ),
+                        headers=request.headers.raw,
+                        content=body,
+                        extensions=request.extensions,
+                    )
                 )
-            )
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
-            stream=_Body(response),
+            stream=_ResponseBody(response),
             extensions=response.extensions,  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # httpcore's is half typed
         )
 
@@ -93,7 +94,25 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await self._pool.aclose()
 
 
-class _Body(httpx.AsyncByteStream):
+class _RequestBody:
+    """A request's body whose iterations get closed, which httpcore leaves to the collector."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+        self._iterations: list[AsyncIterator[bytes]] = []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._iterations.append(aiter(self._stream))
+        return self._iterations[-1]
+
+    async def aclose(self) -> None:
+        """Close what was not iterated to its end."""
+        for iteration in self._iterations:
+            if isinstance(iteration, AsyncGenerator):
+                await iteration.aclose()
+
+
+class _ResponseBody(httpx.AsyncByteStream):
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
 

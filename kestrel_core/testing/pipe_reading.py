@@ -203,6 +203,13 @@ async def receives(near: DuplexPipe, far: DuplexPipe) -> None:
     expect(receiving.result == b"", f"a woken receive() gave {receiving.result!r}")
     expect(near.input.read_cancelled, "`read_cancelled` should be true after a woken receive()")
     expect(not near.input.at_eof, "a woken receive() is not the end of the input")
+    await far.output.send(b"h")
+    await at_hand(near.input, 1)
+    near.input.cancel_pending_read()
+    await near.input.read()
+    data = await near.input.receive()
+    expect(data == b"h", f"receive() of b'h' after a woken read() gave {data!r}")
+    expect(not near.input.read_cancelled, "`read_cancelled` should be false after that receive()")
 
 
 async def reads_exactly(near: DuplexPipe, far: DuplexPipe) -> None:
@@ -232,6 +239,10 @@ async def reads_until(near: DuplexPipe, far: DuplexPipe) -> None:
     await far.output.send(b"0123456789\r\n\r\n")
     data = await until()
     expect(len(data) == 14, f"a separator that ends at the limit should be found, not {data!r}")
+    await far.output.send(b"seen\r\n\r\n")
+    near.input.advance(0, len(await at_hand(near.input, 8)))
+    data = await _at_once(until, "read_until() with the separator at hand, though examined")
+    expect(data == b"seen\r\n\r\n", f"read_until() of what was examined gave {data!r}")
 
 
 async def read_until_gives_up(near: DuplexPipe, far: DuplexPipe) -> None:

@@ -293,7 +293,8 @@ async def aborts(bound: _Bound) -> None:
             async with pending(far.transport.input.read, "the peer's read()") as reading:
                 near.abort(EndReason.ABORTED_BY_APP)
                 near.abort(EndReason.OTHER_ERROR)
-            reading.expect_raised(trio.BrokenResourceError)
+            if not (reading.done and far.transport.input.at_eof):  # not every system can reset
+                reading.expect_raised(trio.BrokenResourceError)
             expect(
                 near.end_reason is EndReason.ABORTED_BY_APP,
                 f"the first reason should win, not {near.end_reason}",
@@ -301,8 +302,8 @@ async def aborts(bound: _Bound) -> None:
             expect(bool(near.closed), "`closed` should be set by abort()")
             with raises(trio.BrokenResourceError, "read() after abort()"):
                 await near.transport.input.read()
-            await settle()
-            expect(bool(far.closed), "the peer's `closed` should be set once it read the reset")
+            await _write_until_it_breaks(far)
+            expect(bool(far.closed), "the peer's `closed` should be set once it found out")
 
 
 async def aborts_without_a_reset(bound: _Bound) -> None:
@@ -318,6 +319,15 @@ async def aborts_without_a_reset(bound: _Bound) -> None:
                 await near.transport.input.read()
 
 
+async def _write_until_it_breaks(connection: Connection) -> None:
+    for _ in range(_MOST_WRITES):
+        try:
+            await connection.transport.output.send(bytes(1000))
+        except trio.BrokenResourceError:
+            break
+        await trio.lowlevel.checkpoint()
+
+
 async def closes_connections(bound: _Bound) -> None:
     """`Connection.aclose()` sets `closed`; the peer's is set once it could not write."""
     for swapped in (False, True):
@@ -325,12 +335,7 @@ async def closes_connections(bound: _Bound) -> None:
             near, far = reversed(pair) if swapped else pair
             await near.aclose()
             expect(bool(near.closed), "`closed` should be set by aclose()")
-            for _ in range(_MOST_WRITES):
-                try:
-                    await far.transport.output.send(bytes(1000))
-                except trio.BrokenResourceError:
-                    break
-                await trio.lowlevel.checkpoint()
+            await _write_until_it_breaks(far)
             expect(bool(far.closed), "`closed` should be set when writing found the peer gone")
             await far.wait_closed()
 

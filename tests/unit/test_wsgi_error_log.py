@@ -1,6 +1,7 @@
 import logging
 import traceback
-from collections.abc import AsyncGenerator
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 
@@ -26,7 +27,11 @@ async def test_a_line_is_a_record(
 ) -> None:
     print("one", 2, file=errors)
     [record] = caplog.records
-    assert (record.name, record.levelname, record.getMessage()) == ("kestrel.wsgi", "ERROR", "one 2")
+    assert (record.name, record.levelname, record.getMessage()) == (
+        "kestrel.wsgi",
+        "ERROR",
+        "one 2",
+    )
     assert vars(record)["connection_id"] == connection.id
 
 
@@ -68,20 +73,22 @@ async def test_a_blank_line_is_no_record(
     assert caplog.messages == []
 
 
-@pytest.fixture
-async def root_handler(errors: ErrorLog) -> AsyncGenerator[None]:
-    """Flask's documentation has an application's log configured so: everything to `wsgi.errors`."""
+@contextmanager
+def all_logged_to(errors: ErrorLog) -> Generator[None]:
+    """Configure logging as Flask's documentation has it."""
     handler = logging.StreamHandler(errors)
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
-    yield
-    logging.getLogger().removeHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
-@pytest.mark.usefixtures("root_handler")
 async def test_a_handler_that_logs_its_own_output_comes_to_an_end(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    errors: ErrorLog, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logging.getLogger("shop").error("sold out")
+    with all_logged_to(errors):
+        logging.getLogger("shop").error("sold out")
     assert caplog.messages == ["sold out", "shop: sold out"]
     assert capsys.readouterr().err == "kestrel.wsgi: shop: sold out\n"

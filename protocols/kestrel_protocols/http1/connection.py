@@ -313,10 +313,11 @@ class Http1Connection:
             exchange.give_up()
             self._connection.abort(rejection.end_reason)
         else:
-            # It was told by `receive` that the request is wrong; the client is told now.
-            self._write_rejection(rejection)
+            # It was told by `receive` that the request is wrong; the client, if there, is told now.
             exchange.give_up()
-            exchange.status = rejection.status
+            with suppress(trio.BrokenResourceError):
+                self._write_rejection(rejection)
+                exchange.status = rejection.status
 
     async def _drain(self, body: Body) -> None:
         """Read and drop what the application left of a body, so that a next request can come."""

@@ -34,8 +34,7 @@ class WsgiApplication:
     place in the limiter until then. The process does not wait for it when it exits.
 
     Raises:
-        ConfigurationError: `root_path` does not begin with a slash.
-        ValueError: `threads` is below one.
+        ConfigurationError: `threads` is below one, or `root_path` does not begin with a slash.
     """
 
     def __init__(
@@ -46,9 +45,11 @@ class WsgiApplication:
         root_path: str = "",
     ) -> None:
         self.app = app
-        self.limiter: trio.CapacityLimiter = (
-            trio.CapacityLimiter(threads) if isinstance(threads, int) else threads
-        )
+        if isinstance(threads, int):
+            if threads < 1:
+                raise ConfigurationError(f"threads must be 1 or more, not {threads}")
+            threads = trio.CapacityLimiter(threads)
+        self.limiter: trio.CapacityLimiter = threads
         self.root_path: str = root_path.rstrip("/")
         if self.root_path and not self.root_path.startswith("/"):
             raise ConfigurationError(f"a root path begins with /, unlike {root_path!r}")

@@ -39,9 +39,6 @@ _OF_THE_SERVER = frozenset({
     "upgrade",
 })  # fmt: skip
 
-# RFC 9110, 6.4.1 and 15.3.6.
-_WITHOUT_BODY = frozenset({204, 205, 304})
-
 
 class WsgiResponse:
     """One response; `start_response` is the application's, `send` takes what it returns."""
@@ -138,7 +135,7 @@ class WsgiResponse:
         whole = isinstance(iterable, Sized) and len(iterable) == 1  # as the PEP suggests
         for piece in iterable:
             self._write(piece, whole=whole)
-            if piece and self._is_bodiless():
+            if piece and self._exchange.method == "HEAD":
                 break  # the rest, which may be endless, is for nobody
         if self._finished:
             return None
@@ -146,9 +143,6 @@ class WsgiResponse:
             return self._exchange.finish
         self._check_status()
         return partial(self._respond, b"")
-
-    def _is_bodiless(self) -> bool:
-        return self._exchange.method == "HEAD" or self._status in _WITHOUT_BODY
 
     def _check_status(self) -> None:
         if not self._status:
