@@ -22,18 +22,20 @@ _ID_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _sequence = count(time.time_ns() // 100)
 
 
+def _pair_of(address: "Address") -> tuple[str, int | None]:
+    return (address.host, address.port)
+
+
 @attrs.frozen
 class Address:
     """One end of a connection: a host and port, or a path or name with no port."""
 
     host: str
     port: int | None = None
-    pair: tuple[str, int | None] = attrs.field(init=False, eq=False, repr=False)
+    pair: tuple[str, int | None] = attrs.field(
+        init=False, eq=False, repr=False, default=attrs.Factory(_pair_of, takes_self=True)
+    )
     """Both as a tuple, which is what most interfaces take."""
-
-    @pair.default
-    def _pair(self) -> tuple[str, int | None]:
-        return (self.host, self.port)
 
     def __str__(self) -> str:
         if self.port is None:

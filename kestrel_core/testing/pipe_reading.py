@@ -67,6 +67,11 @@ async def waits_for_more_than_examined(near: DuplexPipe, far: DuplexPipe) -> Non
         await far.output.send(b"d")
     data = reading.result
     expect(data == b"bcd", f"read() with b'bc' held and b'd' new gave {data!r}")
+    near.input.advance(0, 3)
+    near.input.advance(3)
+    async with pending(near.input.read, "read() after everything was consumed") as reading:
+        await far.output.send(b"e")
+    expect(reading.result == b"e", f"read() of b'e' gave {reading.result!r}")
 
 
 async def refuses_impossible_advances(near: DuplexPipe, far: DuplexPipe) -> None:
@@ -118,7 +123,9 @@ def _after(reader: PipeReader, count: int) -> Callable[[], Awaitable[bytes]]:
 
 async def allows_one_reader(near: DuplexPipe, far: DuplexPipe) -> None:
     """A second task that reads gets BusyResourceError, and the first one is not disturbed."""
-    async with pending(near.input.read, "read() on an empty pipe") as reading:
+    await far.output.send(b"held")
+    near.input.advance(0, len(await at_hand(near.input, 4)))
+    async with pending(near.input.read, "read() with everything examined") as reading:
         for name, operation in (
             ("read()", near.input.read),
             ("receive()", near.input.receive),
@@ -129,7 +136,7 @@ async def allows_one_reader(near: DuplexPipe, far: DuplexPipe) -> None:
             with raises(trio.BusyResourceError, f"{name} beside another task's read()"):
                 await operation()
         await far.output.send(b"x")
-    expect(reading.result == b"x", f"the undisturbed read() gave {reading.result!r}")
+    expect(reading.result == b"heldx", f"the undisturbed read() gave {reading.result!r}")
 
 
 async def wakes_a_pending_read(near: DuplexPipe, far: DuplexPipe) -> None:
@@ -251,7 +258,14 @@ async def read_until_gives_up(near: DuplexPipe, far: DuplexPipe) -> None:
     async with pending(until, "read_until()") as reading:
         near.input.cancel_pending_read()
     reading.expect_raised(SeparatorNotFound)
-    await far.output.send(b"abcde\r\n")
+    await far.output.send(b"ab")
+    near.input.advance(0, len(await at_hand(near.input, 2)))
+    async with pending(until, "read_until()") as reading:
+        near.input.cancel_pending_read()
+    reading.expect_raised(SeparatorNotFound)
+    data = await _at_once(near.input.read, "read() after a read_until() that was woken")
+    expect(data == b"ab", f"a woken read_until() left {data!r} of b'ab'")
+    await far.output.send(b"cde\r\n")
     await at_hand(near.input, 7)
     with raises(SeparatorNotFound, "read_until() with a separator that ends past the limit"):
         await until()

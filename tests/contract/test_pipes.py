@@ -8,7 +8,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.memory_pipe import MemoryDuplexPipe, Pipe, duplex_pipe_pair
-from kestrel_core.pipe_reader import PipeReader
+from kestrel_core.pipe_reader import PipeReader, SeparatorNotFound
 from kestrel_core.pipe_writer import PipeWriter
 from kestrel_core.testing import check_pipe
 
@@ -244,7 +244,7 @@ class ConsumesWhatItSearched(LayeredReader):
     async def read_until(self, separator: bytes, limit: int) -> bytes:
         try:
             return await super().read_until(separator, limit)
-        except Exception:
+        except SeparatorNotFound:
             self.advance(len(self._buffer))
             raise
 

@@ -1,11 +1,13 @@
 """Unix sockets: files and their owners, what is left behind, abstract names, and credentials."""
 
+# ruff: noqa: ASYNC240  # a look at a temporary folder keeps nobody waiting
+
 import os
 import socket
 import stat
 import sys
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,6 @@ from tests.socket_ends import Task, call
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has that")
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes the right to give files away")
-not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 
 
 class Bind:
@@ -68,6 +69,21 @@ def umask() -> Generator[None]:
     before = os.umask(0o027)
     yield
     os.umask(before)
+
+
+@contextmanager
+def as_nobody() -> Generator[None]:
+    """Run the block without root's rights."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setegid(65533)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def leave_behind(path: Path) -> None:
@@ -149,15 +165,15 @@ async def test_the_owner_is_what_the_option_says(
     assert not path.exists()
 
 
-@not_root
 async def test_an_owner_that_may_not_be_set_is_told_and_leaves_nothing(
     bind: Bind, path: Path
 ) -> None:
-    with pytest.raises(BindError, match="Operation not permitted"):
+    path.parent.chmod(0o777)
+    with as_nobody(), pytest.raises(BindError) as caught:
         async with bind(f"unix://{path}?owner=0"):
             pass
-    assert not path.exists()
-    assert files_beside(path) == []
+    assert str(caught.value) == f"cannot bind unix://{path}?owner=0: Operation not permitted"
+    assert os.listdir(path.parent) == []
 
 
 async def test_a_relative_path_is_removed_though_the_working_directory_changed(
@@ -281,13 +297,17 @@ async def test_without_a_folder_nothing_can_be_bound(bind: Bind, path: Path) -> 
             pass
 
 
-@not_root
 async def test_a_socket_that_cannot_be_asked_is_refused(bind: Bind, path: Path) -> None:
     leave_behind(path)
     path.chmod(0)
-    with pytest.raises(BindError, match="no telling whether it is in use: Permission denied"):
+    path.parent.chmod(0o777)
+    with as_nobody(), pytest.raises(BindError) as caught:
         async with bind(f"unix://{path}"):
             pass
+    assert str(caught.value) == (
+        f"cannot bind unix://{path}: a socket is there already, and there is no telling whether it"
+        " is in use: Permission denied"
+    )
     assert path.is_socket()
 
 
@@ -301,6 +321,99 @@ async def test_of_many_that_bind_at_once_one_succeeds(bind: Bind, path: Path) ->
     async with bind.pair(listener):
         pass
     await listener.aclose()
+    assert os.listdir(path.parent) == []
+
+
+# What comes meanwhile ---------------------------------------------------------------------------
+
+
+class Rival:
+    """Another server that binds the same file, at a moment of the test's choosing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.bound = False
+
+    def bind(self) -> None:
+        if not self.bound:
+            self.path.unlink(missing_ok=True)
+            self.socket.bind(str(self.path))
+            self.socket.listen()
+            self.bound = True
+
+    def expect_undisturbed(self) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.path))
+
+
+@pytest.fixture
+def rival(path: Path, nothing_left_open: None) -> Generator[Rival]:
+    rival = Rival(path)
+    with rival.socket:
+        yield rival
+
+
+async def test_a_server_that_takes_a_free_name_first_keeps_it(
+    bind: Bind, path: Path, rival: Rival, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def link_too_late(source: bytes, target: bytes) -> None:
+        rival.bind()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    with pytest.raises(BindError, match="in use"):
+        async with bind(f"unix://{path}"):
+            pass
+    rival.expect_undisturbed()
+    assert files_beside(path) == []
+
+
+async def test_a_server_that_replaces_a_stale_file_first_keeps_its_own(
+    bind: Bind, path: Path, rival: Rival, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_behind(path)
+    rename = os.rename
+
+    def rename_too_late(source: bytes, target: bytes) -> None:
+        rival.bind()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_too_late)
+    with pytest.raises(BindError, match="in use"):
+        async with bind(f"unix://{path}"):
+            pass
+    rival.expect_undisturbed()
+    assert files_beside(path) == []
+
+
+@pytest.mark.parametrize("stale", [True, False])
+async def test_a_file_system_without_links_will_do(
+    bind: Bind, path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool
+) -> None:
+    def no_link(source: bytes, target: bytes) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_link)
+    if stale:
+        leave_behind(path)
+    async with bind(f"unix://{path}?mode=600") as listener, bind.pair(listener):
+        assert os.listdir(path.parent) == [path.name]
+    assert os.listdir(path.parent) == []
+
+
+async def test_a_name_that_is_always_taken_a_moment_before_is_given_up(
+    bind: Bind, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link_too_late(source: bytes, target: bytes) -> None:
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    with pytest.raises(BindError, match="others bind it again and again"):
+        async with bind(f"unix://{path}"):
+            pass
     assert os.listdir(path.parent) == []
 
 
@@ -333,22 +446,15 @@ async def test_a_listener_that_was_unbound_removes_nothing_more(bind: Bind, path
     assert path.is_file()
 
 
-@only_linux
-@pytest.mark.skipif(
-    os.geteuid() != 0, reason="a file cannot be kept from being removed by its owner"
-)
 async def test_a_file_that_cannot_be_removed_is_logged(
     bind: Bind, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bind(f"unix://{path}") as listener:
-        path.parent.chmod(0o500)
-        os.seteuid(65534)
-        try:
+        path.parent.chmod(0o555)
+        with as_nobody():
             await listener.unbind()
-        finally:
-            os.seteuid(0)
+        path.parent.chmod(0o700)
     assert caplog.messages == [f"{path} was not removed: Permission denied"]
-    path.unlink()
 
 
 # Abstract names ---------------------------------------------------------------------------------
@@ -481,22 +587,15 @@ async def test_both_ends_know_who_the_other_is(bind: Bind, path: Path) -> None:
 @only_linux
 @only_root
 async def test_the_credentials_are_those_of_the_peer(bind: Bind, path: Path) -> None:
+    path.parent.chmod(0o755)
     async with bind(f"unix://{path}?mode=666") as listener:
-        path.parent.chmod(0o755)
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setgid(65533)
-                os.setuid(65534)
-                with socket.socket(socket.AF_UNIX) as client:
-                    client.connect(str(path))
-                    client.recv(1)
-            finally:
-                os._exit(0)
-        connection = await listener.accept()
-        assert connection.features[PeerCredentials] == PeerCredentials(child, 65534, 65533)
-        await connection.aclose()
-        os.waitpid(child, 0)
+        with socket.socket(socket.AF_UNIX) as client:
+            with as_nobody():
+                client.connect(str(path))
+            connection = await listener.accept()
+            expected = PeerCredentials(os.getpid(), 65534, 65533)
+            assert connection.features[PeerCredentials] == expected
+            await connection.aclose()
 
 
 @pytest.mark.skipif(sys.platform == "linux", reason="Linux tells them")

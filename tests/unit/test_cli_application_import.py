@@ -59,7 +59,10 @@ def test_a_factory_makes_the_application(folder: Path) -> None:
     assert app is sys.modules["served"].app
 
 
-def test_the_folder_comes_before_what_is_installed(folder: Path) -> None:
+def test_the_folder_comes_before_what_is_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "trustme", raising=False)  # another test may have needed it
     folder.joinpath("trustme.py").write_text(ASGI)
     assert callable(import_application("trustme:app", folder=folder, factory=False))
     assert sys.path[0] == str(folder)

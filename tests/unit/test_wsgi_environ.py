@@ -20,11 +20,6 @@ REMOTE = Address("203.0.113.7", 4711)
 class Request(HttpExchange):
     """A request that has arrived, and never gets anywhere."""
 
-    body_complete = True
-    response_started = False
-    response_finished = False
-    disconnected = False
-
     def __init__(
         self,
         target: str = "/",
@@ -43,6 +38,22 @@ class Request(HttpExchange):
         self.raw_path, _, self.query = self.target.partition(b"?")
         self.http_version = http_version
         self.headers: Headers = list(headers)
+
+    @property
+    def body_complete(self) -> bool:
+        return True
+
+    @property
+    def response_started(self) -> bool:
+        return False
+
+    @property
+    def response_finished(self) -> bool:
+        return False
+
+    @property
+    def disconnected(self) -> bool:
+        return False
 
     async def receive(self) -> bytes:
         raise NotImplementedError

@@ -106,7 +106,7 @@ class SocketFile:
             BindError: there is something at `path` that must stay.
             OSError: the system refused. In neither case is there a file.
         """
-        _find_stale(path, endpoint)  # nothing need be made if that raises
+        _is_stale(path, endpoint)  # nothing need be made if that raises
         temporary = _name_beside(path)
         try:
             listening.bind(temporary)
@@ -148,9 +148,8 @@ def _name_beside(path: bytes) -> bytes:
 def _put_in_place(temporary: bytes, path: bytes, endpoint: Endpoint) -> None:
     """Link the socket at `temporary` to its real name, which is free or stale."""
     for _ in range(_ATTEMPTS):
-        stale = _find_stale(path, endpoint)
-        if stale is not None:
-            _remove_stale(path, stale, temporary + b"~")
+        if _is_stale(path, endpoint):
+            _remove_stale(path, temporary + b"~", endpoint)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -161,25 +160,25 @@ def _put_in_place(temporary: bytes, path: bytes, endpoint: Endpoint) -> None:
     raise BindError(f"cannot bind {endpoint}: others bind it again and again")
 
 
-def _find_stale(path: bytes, endpoint: Endpoint) -> os.stat_result | None:
-    """Return what is known of the stale socket at `path`, or None if nothing is there.
+def _is_stale(path: bytes, endpoint: Endpoint) -> bool:
+    """Tell whether what is at `path` is stale; if nothing is there, it is not.
 
     Raises:
         BindError: what is there is in use, or no socket.
     """
     try:
-        found = os.lstat(path)
+        kind = stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:
-        return None
-    if not stat.S_ISSOCK(found.st_mode):
+        return False
+    if kind != stat.S_IFSOCK:
         raise BindError(f"cannot bind {endpoint}: what is there already is no socket, and stays")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            return found
+            return True
         except FileNotFoundError:
-            return None
+            return False
         except OSError as error:
             if error.errno != errno.EPROTOTYPE:
                 raise BindError(
@@ -189,13 +188,19 @@ def _find_stale(path: bytes, endpoint: Endpoint) -> os.stat_result | None:
     raise BindError(f"cannot bind {endpoint}: a socket that is in use is there already")
 
 
-def _remove_stale(path: bytes, stale: os.stat_result, aside: bytes) -> None:
-    """Remove the file that was found stale, and no other that took its place since."""
+def _remove_stale(path: bytes, aside: bytes, endpoint: Endpoint) -> None:
+    """Remove the file at `path`, which was stale a moment ago, by way of the name `aside`.
+
+    Raises:
+        BindError: it has been replaced since, and the new one is in use; it is there again.
+    """
     with suppress(FileNotFoundError):
         os.rename(path, aside)
-        if not os.path.samestat(os.lstat(aside), stale):
-            with suppress(FileExistsError):
-                os.link(aside, path)  # give it back
+        try:
+            _is_stale(aside, endpoint)
+        except BindError:
+            os.rename(aside, path)
+            raise
         os.unlink(aside)
 
 

@@ -52,6 +52,13 @@ class Body(ABC):
             trio.BrokenResourceError: the client is gone.
         """
 
+    def check_length(self) -> None:
+        """Refuse a body of which it is known beforehand that it is too large.
+
+        Raises:
+            BadRequest: it is.
+        """
+
     def count(self, more_bytes: int) -> None:
         """Count bytes towards the limit.
 
@@ -74,8 +81,7 @@ class LengthBody(Body):
 
     async def receive(self) -> bytes:
         """Take what has arrived of it; a length over the limit fails before the first byte."""
-        if self.max_bytes is not None and self.received_bytes + self._remaining > self.max_bytes:
-            raise BadRequest(Rejection.BODY_TOO_LARGE)
+        self.check_length()
         data = await self._reader.receive(self._remaining)
         if not data and not self._reader.read_cancelled:
             raise ClientDisconnected("the client went away in the middle of its request")
@@ -83,6 +89,11 @@ class LengthBody(Body):
         self._remaining -= len(data)
         self.complete = self._remaining == 0
         return data
+
+    def check_length(self) -> None:
+        """Compare the announced length with the limit."""
+        if self.max_bytes is not None and self.received_bytes + self._remaining > self.max_bytes:
+            raise BadRequest(Rejection.BODY_TOO_LARGE)
 
 
 class _Next(Enum):

@@ -113,6 +113,7 @@ class Http1Exchange(HttpExchange):
         self._wake_receiver = wire.reader.cancel_pending_read
         try:
             if self._continue_expected:
+                body.check_length()
                 await self._send_continue()
             while self._response is not _FINISHED:
                 try:
