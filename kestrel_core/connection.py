@@ -86,7 +86,9 @@ class Connection:
         """Our end, or None where the transport has no name for it."""
         self.remote: Address | None = remote
         """The peer's end, or None where it has no name, as most clients of Unix sockets."""
-        self.features: Features = Features(transport if isinstance(transport, FeatureSource) else None)
+        self.features: Features = Features(
+            transport if isinstance(transport, FeatureSource) else None
+        )
         self.deadline: Deadline = timers.deadline()
         """The one deadline of this connection; whoever is serving it at the moment sets it."""
         self.close_requested: Signal = Signal()

@@ -184,6 +184,12 @@ class _MemoryReader(PipeReader):
             self._most_examined = seen
         self._most_examined -= consumed
 
+    def _fetch_nowait(self) -> None:
+        self._raise_unless_open()
+        data = self._pipe.take()
+        if data is not None:
+            self._feed(data)
+
     async def _fetch(self) -> None:
         self._raise_unless_open()
         data = self._pipe.take()

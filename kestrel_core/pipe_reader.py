@@ -86,6 +86,19 @@ class PipeReader(ABC):
                 self._reading = False
         return self._buffer
 
+    def look(self) -> None:
+        """Take what has arrived already into `buffered`, and notice the end, without waiting.
+
+        For whoever must not miss what is there even in a cancelled scope, where `read()` would
+        raise. It never yields, so a loop around it has to. It does nothing while a task reads, and
+        not every layer can tell without waiting.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+        """
+        if not (self._reading or self._at_eof):
+            self._fetch_nowait()
+
     def advance(self, consumed: int, examined: int | None = None) -> None:
         """Drop the first `consumed` bytes, and call the first `examined` of what was shown seen.
 
@@ -203,6 +216,9 @@ class PipeReader(ABC):
         self._examined = 0
         self._at_eof = False
         self._discarded = True
+
+    def _fetch_nowait(self) -> None:  # noqa: B027  # not every layer can
+        """Take bytes from the layer below and `_feed` them, if that needs no waiting."""
 
     @abstractmethod
     def _fetch(self) -> Awaitable[None]:

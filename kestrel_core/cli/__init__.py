@@ -1,4 +1,4 @@
-"""The command `kestrel`: it serves an ASGI application, or lists the plug-ins.
+"""The command `kestrel`: it serves an application, or lists the plug-ins.
 
 It composes what a program of one's own would compose, and gets protocols and transports through
 the registry as everybody does. Signals, exit codes and the configuration of logging live here and

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from kestrel_core.cli.interface import Interface
 from kestrel_core.errors import ConfigurationError
 
 __all__ = ["ApplicationImportError", "import_application"]
@@ -28,7 +29,9 @@ class ApplicationImportError(ConfigurationError):
         self.user_traceback: str = user_traceback
 
 
-def import_application(text: str, *, folder: Path, factory: bool) -> object:
+def import_application(
+    text: str, *, folder: Path, factory: bool, interface: Interface = Interface.ASGI
+) -> object:
     """Import what `text`, "module:attribute", names; modules in `folder` come before others.
 
     An attribute may be dotted. A module alone is asked for `app` and then for `application`. With
@@ -43,7 +46,7 @@ def import_application(text: str, *, folder: Path, factory: bool) -> object:
     found = _find(module, attribute) if colon else _find_usual(module)
     if factory:
         found = _call(text, found)
-    _check_application(text, found, factory=factory)
+    _check_application(text, found, interface, factory=factory)
     return found
 
 
@@ -129,22 +132,27 @@ def _call(text: str, factory: object) -> object:
     return made
 
 
-def _check_application(text: str, found: object, *, factory: bool) -> None:
+def _check_application(text: str, found: object, interface: Interface, *, factory: bool) -> None:
     subject = f"what the factory {text!r} returned" if factory else repr(text)
     if not callable(found):
         raise ApplicationImportError(
-            f"{subject} is {_a_kind(found)}, which cannot be called; an ASGI application can"
+            f"{subject} is {_a_kind(found)}, which cannot be called; {interface.noun} can"
         )
     try:
-        inspect.signature(found).bind({}, None, None)
-    except ValueError:
-        pass  # written in C, perhaps: it does not tell
+        interface.check(found)
     except TypeError as error:
-        hint = "" if factory else "; if it returns the application, add --factory"
+        *parameters, last = interface.parameters
         raise ApplicationImportError(
-            f"{subject} does not take scope, receive and send, as an ASGI 3 application does"
-            f" ({error}){hint}"
+            f"{subject} does not take {', '.join(parameters)} and {last}, as {interface.noun} does"
+            f" ({error}){_hint(found, factory=factory)}"
         ) from error
+
+
+def _hint(found: object, *, factory: bool) -> str:
+    for interface in Interface:
+        if interface.fits(found):
+            return f"; if it is {interface.noun}, add --interface {interface.option}"
+    return "" if factory else "; if it returns the application, add --factory"
 
 
 def _a_kind(value: object) -> str:

@@ -12,7 +12,8 @@ import trio
 
 from kestrel_core._version import __version__
 from kestrel_core.cli.application_import import ApplicationImportError, import_application
-from kestrel_core.cli.composition import AsgiServer, compose_server
+from kestrel_core.cli.composition import ComposedServer, compose_server
+from kestrel_core.cli.interface import Interface
 from kestrel_core.cli.limit_options import LimitOption, limit_options, limits_from
 from kestrel_core.cli.logging_setup import configure_logging, reclaim_logging
 from kestrel_core.cli.plugin_list import plugin_lines
@@ -23,7 +24,7 @@ from kestrel_core.cli.serving import (
     serve_until_stopped,
 )
 from kestrel_core.endpoint import Endpoint
-from kestrel_core.errors import EndpointError, PluginError
+from kestrel_core.errors import ConfigurationError, EndpointError, PluginError
 from kestrel_core.registry import PluginKind, Registry
 
 __all__ = ["main"]
@@ -36,7 +37,7 @@ DEFAULT_DRAIN_SECONDS = 30.0
 
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 
-_HELP = """Serve an ASGI application.
+_HELP = """Serve an ASGI or WSGI application.
 
 MODULE:ATTRIBUTE names it, as in main:app; an attribute may be dotted. A module alone is asked for
 "app", then for "application".
@@ -105,6 +106,7 @@ def _check_drain_seconds(_context: click.Context, _option: click.Parameter, valu
 def _run(
     application: str,
     listen: tuple[Endpoint, ...],
+    interface: str,
     factory: bool,
     app_dir: Path,
     root_path: str,
@@ -122,16 +124,24 @@ def _run(
     level = logging.getLevelNamesMapping()[log_level.upper()]
     configure_logging(level)
     try:
-        app = import_application(application, folder=app_dir, factory=factory)
+        called_as = Interface.of(interface)
+        app = import_application(application, folder=app_dir, factory=factory, interface=called_as)
         reclaim_logging(level, access_log=access_log)
         composed = compose_server(
-            app, listen, limits=limits, root_path=root_path, access_log=access_log
+            app,
+            listen,
+            interface=called_as,
+            limits=limits,
+            root_path=root_path,
+            access_log=access_log,
         )
         exit_code = trio.run(_serve_with_signals, composed, drain_seconds)
     except ApplicationImportError as error:
         _fail(str(error), EXIT_WRONG_USAGE, error.user_traceback)
     except ServingFailed as error:
         _fail(str(error), error.exit_code, error.user_traceback)
+    except ConfigurationError as error:
+        _fail(str(error), EXIT_WRONG_USAGE)
     except PluginError as error:
         _fail(str(error), EXIT_CANNOT_START)
     sys.exit(exit_code)
@@ -145,7 +155,7 @@ def _fail(message: str, exit_code: int, user_traceback: str = "") -> NoReturn:
     sys.exit(exit_code)
 
 
-async def _serve_with_signals(composed: AsgiServer, drain_seconds: float) -> int:
+async def _serve_with_signals(composed: ComposedServer, drain_seconds: float) -> int:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         return await serve_until_stopped(
             composed.server,
@@ -180,6 +190,13 @@ _serve = _ServeCommand(
             show_default=True,
             help="Where to listen, such as tcp://127.0.0.1:8000, tcp://localhost:8000 (both"
             " families), tcp://*:8000 (every address) or unix:///run/app.sock; may be repeated.",
+        ),
+        click.Option(
+            ["--interface"],
+            type=click.Choice([interface.option for interface in Interface]),
+            default=Interface.ASGI.option,
+            show_default=True,
+            help="How the application is called. A WSGI application is called in threads.",
         ),
         click.Option(
             ["--factory"],

@@ -1,20 +1,21 @@
-"""Puts a server together for one ASGI application, from plug-ins that the registry finds.
+"""Puts a server together for one application, from plug-ins that the registry finds.
 
 The core imports no plug-in package, so the shapes that are used here are written down as protocols.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol, cast
 
 from kestrel_core.cli.access_log import ServedExchange, log_exchange
+from kestrel_core.cli.interface import Interface
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.limits import Limits
 from kestrel_core.middleware import ConnectionHandler
 from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.server import Server
 
-__all__ = ["AsgiServer", "compose_server"]
+__all__ = ["ComposedServer", "compose_server"]
 
 
 class _AsgiApplication(Protocol):
@@ -25,16 +26,24 @@ class _MakeAsgiApplication(Protocol):
     def __call__(self, app: object, *, root_path: str) -> _AsgiApplication: ...
 
 
+class _MakeWsgiApplication(Protocol):
+    def __call__(self, app: object, *, root_path: str) -> object: ...
+
+
 class _MakeHttp(Protocol):
     def __call__(
         self,
-        application: _AsgiApplication,
+        application: object,
         *,
         on_exchange_end: Callable[[ServedExchange], None] | None,
     ) -> ConnectionHandler: ...
 
 
-class AsgiServer:
+class _NoFailure(Exception):
+    """How the lifespan of an application that has none fails: never."""
+
+
+class ComposedServer:
     """A server that listens nowhere yet, the lifespan to serve inside of, and how that fails."""
 
     def __init__(
@@ -52,29 +61,36 @@ def compose_server(
     app: object,
     endpoints: Sequence[Endpoint],
     *,
+    interface: Interface,
     limits: Limits,
     root_path: str,
     access_log: bool,
-) -> AsgiServer:
-    """Return a server for the ASGI application `app` on `endpoints`.
+) -> ComposedServer:
+    """Return a server for the application `app` on `endpoints`.
 
     Raises:
         PluginError: a part that it needs is not installed or does not load.
+        ConfigurationError: `root_path` is none for this interface.
     """
     registry = Registry()
 
     def protocol(name: str) -> object:
         return registry.load(PluginKind.PROTOCOL, name)
 
-    make_application = cast(
-        _MakeAsgiApplication, protocol("kestrel_protocols.asgi:AsgiApplication")
-    )
-    lifespan_failure = cast(type[Exception], protocol("kestrel_protocols.asgi:LifespanFailed"))
+    application: object
+    lifespan: AbstractAsyncContextManager[None] = nullcontext()
+    lifespan_failure: type[Exception] = _NoFailure
+    if interface is Interface.ASGI:
+        make_asgi = cast(_MakeAsgiApplication, protocol("kestrel_protocols.asgi:AsgiApplication"))
+        application = asgi = make_asgi(app, root_path=root_path)
+        lifespan = asgi.lifespan()
+        lifespan_failure = cast(type[Exception], protocol("kestrel_protocols.asgi:LifespanFailed"))
+    else:
+        make_wsgi = cast(_MakeWsgiApplication, protocol("kestrel_protocols.wsgi:WsgiApplication"))
+        application = make_wsgi(app, root_path=root_path)
     make_http = cast(_MakeHttp, protocol("http/1.1"))
-
-    application = make_application(app, root_path=root_path)
     handler = make_http(application, on_exchange_end=log_exchange if access_log else None)
     server = Server(limits=limits, registry=registry)
     for endpoint in endpoints:
         server.listen(endpoint, handler)
-    return AsgiServer(server, application.lifespan(), lifespan_failure)
+    return ComposedServer(server, lifespan, lifespan_failure)

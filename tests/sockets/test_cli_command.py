@@ -173,6 +173,56 @@ def test_a_module_called_plugins_is_served_by_its_full_name(
         assert server.stop() == 0
 
 
+WSGI_APPLICATION = """
+import logging
+import threading
+
+log = logging.getLogger("shop")
+
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/hang":
+        log.info("at work")
+        threading.Event().wait()
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [(environ["SCRIPT_NAME"] + " " + environ["PATH_INFO"]).encode()]
+"""
+
+
+@pytest.fixture
+def wsgi_folder(tmp_path: Path) -> Path:
+    tmp_path.joinpath("shop.py").write_text(WSGI_APPLICATION)
+    return tmp_path
+
+
+def test_a_wsgi_application(wsgi_folder: Path, client: httpx.Client) -> None:
+    arguments = ("--interface=wsgi", "--root-path=/root", "--access-log", "shop", ANY_PORT)
+    with running_kestrel(*arguments, folder=wsgi_folder) as server:
+        port = server.wait_for_port()
+        assert client.get(f"http://127.0.0.1:{port}/here").text == "/root /here"
+        server.wait_for(r'kestrel.access: 127.0.0.1:\d+ "GET /here HTTP/1.1" 200 11')
+        assert server.stop() == 0
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(wsgi_folder: Path) -> None:
+    arguments = ("--interface=wsgi", "--drain-seconds=0", "shop", ANY_PORT)
+    with running_kestrel(*arguments, folder=wsgi_folder) as server:
+        port = server.wait_for_port()
+        with ask(port, "/hang") as asking:
+            server.wait_for("at work")
+            server.send_signal(signal.SIGTERM)
+            assert all_received(asking) == b""
+        assert server.wait() == 0
+    assert server.lines[-1] == "INFO kestrel.cli: stopped; connections cut: 1"
+
+
+def test_a_root_path_that_wsgi_cannot_have(wsgi_folder: Path) -> None:
+    arguments = ("--interface=wsgi", "--root-path=root", "shop")
+    with running_kestrel(*arguments, folder=wsgi_folder) as server:
+        assert server.wait() == 2
+    assert server.lines == ["Error: a root path begins with /, unlike 'root'"]
+
+
 def test_draining_lets_a_request_finish(folder: Path) -> None:
     with running_kestrel("shop:app", ANY_PORT, folder=folder) as server:
         port = server.wait_for_port()

@@ -1,5 +1,6 @@
 """The programs in docs/examples do what the documentation says. In processes, so in real time."""
 
+import hashlib
 import json
 import re
 import socket
@@ -48,6 +49,18 @@ def test_plain_asgi(client: httpx.Client) -> None:
     with running_kestrel("--app-dir", EXAMPLES, "plain_asgi:app", f"--listen={ANY_PORT}") as server:
         port = server.wait_for_port()
         assert client.get(f"http://127.0.0.1:{port}/there").text == "Hello from /there\n"
+        assert server.stop() == 0
+
+
+def test_wsgi_app(client: httpx.Client) -> None:
+    arguments = ("--app-dir", EXAMPLES, "--interface=wsgi", "wsgi_app:app", f"--listen={ANY_PORT}")
+    with running_kestrel(*arguments) as server:
+        base = f"http://127.0.0.1:{server.wait_for_port()}"
+        assert client.get(base).text == "Hello from a thread\n"
+        content = b"x" * 1_000_000
+        expected = hashlib.sha256(content).hexdigest()
+        assert client.post(f"{base}/sha256", content=content).text == f"{expected}\n"
+        assert client.get(f"{base}/squares").text.splitlines()[-1] == "998001"
         assert server.stop() == 0
 
 

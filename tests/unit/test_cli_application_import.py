@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kestrel_core.cli.application_import import ApplicationImportError, import_application
+from kestrel_core.cli.interface import Interface
 
 ASGI = "async def app(scope, receive, send): ...\n"
 
@@ -157,6 +158,43 @@ def test_a_syntax_error_points_into_the_users_file(folder: Path) -> None:
 def test_what_is_no_application(folder: Path, source: str, fault: str) -> None:
     folder.joinpath("served.py").write_text(source)
     assert fault in str(refused("served:app", folder))
+
+
+WSGI = "def app(environ, start_response): ...\n"
+
+
+def test_a_wsgi_application(folder: Path) -> None:
+    folder.joinpath("served.py").write_text(WSGI)
+    app = import_application("served:app", folder=folder, factory=False, interface=Interface.WSGI)
+    assert app is sys.modules["served"].app
+
+
+@pytest.mark.parametrize(
+    ("source", "interface", "told"),
+    [
+        (
+            WSGI,
+            Interface.ASGI,
+            "'served:app' does not take scope, receive and send, as an ASGI 3 application does"
+            " (too many positional arguments); if it is a WSGI application, add --interface wsgi",
+        ),
+        (
+            ASGI,
+            Interface.WSGI,
+            "'served:app' does not take environ and start_response, as a WSGI application does"
+            " (missing a required argument: 'send'); if it is an ASGI 3 application, add"
+            " --interface asgi",
+        ),
+        ("app = 5", Interface.WSGI, "which cannot be called; a WSGI application can"),
+    ],
+)
+def test_an_application_with_the_other_interface(
+    folder: Path, source: str, interface: Interface, told: str
+) -> None:
+    folder.joinpath("served.py").write_text(source)
+    with pytest.raises(ApplicationImportError) as caught:
+        import_application("served:app", folder=folder, factory=False, interface=interface)
+    assert told in str(caught.value)
 
 
 def test_what_does_not_tell_its_parameters_is_believed(folder: Path) -> None:

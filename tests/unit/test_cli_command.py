@@ -78,6 +78,7 @@ def test_plugins_takes_none_of_the_servers_options(capsys: pytest.CaptureFixture
         (["--drain-seconds", "-1"], "-1.0 is not a number from 0 up"),
         (["--drain-seconds", "nan"], "nan is not a number from 0 up"),
         (["--log-level", "loud"], "'loud' is not one of"),
+        (["--interface", "cgi"], "'cgi' is not one of 'asgi', 'wsgi'"),
         (["--max-connections", "few"], "'few' is not a whole number"),
         (["--linger-seconds", "0"], "--linger-seconds must be above zero, not 0"),
         (["--workers", "4"], "No such option"),

@@ -134,6 +134,26 @@ async def test_the_end_is_sent_once_and_last() -> None:
         writer.write(b"x")
 
 
+async def test_while_the_end_is_being_sent_nobody_flushes() -> None:
+    class SlowlyEnding(RecordingWriter):
+        async def _transmit_eof(self) -> None:
+            await self.may_go_on.wait()
+            await super()._transmit_eof()
+
+    writer = SlowlyEnding()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.send_eof)
+        await wait_all_tasks_blocked()
+        writer.write(b"late")
+        writer.flush_nowait()
+        for operation in (writer.flush, writer.send_eof):
+            with pytest.raises(trio.BusyResourceError):
+                await operation()
+        writer.may_go_on.set()
+    assert writer.passed == writer.passed_nowait == []
+    assert writer.ends == 1
+
+
 async def test_nothing_is_asked_of_a_closed_or_broken_layer_below() -> None:
     for kind, closed in ((trio.ClosedResourceError, True), (trio.BrokenResourceError, False)):
         writer = RecordingWriter()

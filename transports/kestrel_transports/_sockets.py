@@ -189,6 +189,10 @@ class _SocketReader(PipeReader):
         if pipe.readable:
             self._receive()
 
+    def _fetch_nowait(self) -> None:
+        if self._pipe.readable:
+            self._receive()
+
     def _receive(self) -> bool:
         """Receive what is there, and tell whether that was anything."""
         pipe = self._pipe

@@ -91,7 +91,7 @@ class _AsgiRequest:
 
     async def receive(self) -> Event:
         exchange = self._exchange
-        if not self._over:
+        if not (self._over or exchange.response_finished):
             try:
                 data = await exchange.receive()
             except (BadRequest, ClientDisconnected):

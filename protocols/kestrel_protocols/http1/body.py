@@ -31,11 +31,11 @@ _MOST_CHUNK_LINE_BYTES = 4096
 class Body(ABC):
     """The body of one request, read from the connection as the application asks for it."""
 
-    __slots__ = ("_limits", "_reader", "complete", "max_bytes", "received_bytes")
+    __slots__ = ("_reader", "_remaining", "complete", "max_bytes", "received_bytes")
 
-    def __init__(self, reader: PipeReader, limits: Limits) -> None:
+    def __init__(self, reader: PipeReader, limits: Limits, length: int = 0) -> None:
         self._reader = reader
-        self._limits = limits
+        self._remaining = length  # as far as that is known
         self.complete: bool = False
         """Whether its end has been read."""
         self.max_bytes: int | None = limits.max_request_body_bytes
@@ -58,6 +58,8 @@ class Body(ABC):
         Raises:
             BadRequest: it is.
         """
+        if self.max_bytes is not None and self.received_bytes + self._remaining > self.max_bytes:
+            raise BadRequest(Rejection.BODY_TOO_LARGE)
 
     def count(self, more_bytes: int) -> None:
         """Count bytes towards the limit.
@@ -73,11 +75,7 @@ class Body(ABC):
 class LengthBody(Body):
     """A body of the length that Content-Length says."""
 
-    __slots__ = ("_remaining",)
-
-    def __init__(self, reader: PipeReader, limits: Limits, length: int) -> None:
-        super().__init__(reader, limits)
-        self._remaining = length
+    __slots__ = ()
 
     async def receive(self) -> bytes:
         """Take what has arrived of it; a length over the limit fails before the first byte."""
@@ -89,11 +87,6 @@ class LengthBody(Body):
         self._remaining -= len(data)
         self.complete = self._remaining == 0
         return data
-
-    def check_length(self) -> None:
-        """Compare the announced length with the limit."""
-        if self.max_bytes is not None and self.received_bytes + self._remaining > self.max_bytes:
-            raise BadRequest(Rejection.BODY_TOO_LARGE)
 
 
 class _Next(Enum):

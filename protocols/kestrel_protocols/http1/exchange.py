@@ -116,14 +116,8 @@ class Http1Exchange(HttpExchange):
                 body.check_length()
                 await self._send_continue()
             while self._response is not _FINISHED:
-                try:
-                    data = await body.receive()
-                except trio.Cancelled:
-                    # Look first, checkpoint after: frameworks ask inside a cancelled scope whether
-                    # there is something. What this read has found is something.
-                    if not wire.reader.buffered:
-                        raise
-                    data = await body.receive()
+                await self._look()
+                data = await body.receive()
                 if data or body.complete:
                     return data
         except BadRequest as error:
@@ -144,6 +138,18 @@ class Http1Exchange(HttpExchange):
             self._wake_receiver = None
         raise ClientDisconnected("the exchange is over; the rest of the body is dropped")
 
+    async def _look(self) -> None:
+        """Take what is at hand, even in a cancelled scope.
+
+        Frameworks ask inside a scope that they have cancelled whether there is something; a read
+        would raise there, and would be right to.
+        """
+        reader = self._wire.reader
+        if not reader.buffered:
+            reader.look()
+            if reader.buffered:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # others want a turn, too
+
     async def _send_continue(self) -> None:
         """Send 100 unless the body is on its way, or the final status is (RFC 9110, 10.1.1)."""
         self._continue_expected = False
@@ -157,7 +163,10 @@ class Http1Exchange(HttpExchange):
         if wire.data:
             wire.consume()
         try:
-            while self._response is not _FINISHED and not self.disconnected:
+            while self._response is not _FINISHED:
+                await self._look()
+                if self.disconnected:
+                    break
                 held = len(reader.buffered)
                 if reader.at_eof or held >= self.connection.limits.max_request_buffer_bytes:
                     # A client that pipelines this much is not read from, only waited for.
@@ -166,9 +175,6 @@ class Http1Exchange(HttpExchange):
                     self._wake_receiver = reader.cancel_pending_read
                     reader.advance(0, held)
                     await reader.read()
-        except trio.Cancelled:
-            if not self.disconnected:  # as in `receive`
-                raise
         except trio.BrokenResourceError:
             pass  # gone is what was waited for
         finally:
