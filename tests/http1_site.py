@@ -1,7 +1,7 @@
 """A real server in memory that speaks HTTP/1, what it logs, and applications for it to serve."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Protocol
 
@@ -9,8 +9,12 @@ import attrs
 import trio
 
 from kestrel_core.connection import Connection
+from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.end_reason import EndReason
 from kestrel_core.limits import Limits
+from kestrel_core.middleware import ConnectionHandler, Middleware
+from kestrel_core.pipe_reader import PipeReader
+from kestrel_core.pipe_writer import PipeWriter
 from kestrel_core.server import Server
 from kestrel_core.testing import OpenServer, open_server
 from kestrel_protocols.asgi import AsgiApp, AsgiApplication
@@ -21,6 +25,7 @@ from tests.raw_client import RawClient
 
 __all__ = [
     "Disconnected",
+    "Flushes",
     "ServerLog",
     "Serving",
     "Site",
@@ -129,6 +134,7 @@ class Serving(Protocol):
         native: HttpApplication | None = None,
         limits: Limits | None = None,
         on_exchange_end: Callable[[HttpExchange], None] | None = None,
+        middleware: Sequence[Middleware] = (),
         endpoint: str | None = None,
         drain_seconds: float = 1.0,
     ) -> AbstractAsyncContextManager[Site]: ...
@@ -144,18 +150,78 @@ def serving(*, byte_by_byte: bool) -> Serving:
         native: HttpApplication | None = None,
         limits: Limits | None = None,
         on_exchange_end: Callable[[HttpExchange], None] | None = None,
+        middleware: Sequence[Middleware] = (),
         endpoint: str | None = None,
         drain_seconds: float = 1.0,
     ) -> AsyncGenerator[Site]:
         application = native or AsgiApplication(app or hello)
-        handler = Http1(application, on_exchange_end=on_exchange_end)
         async with open_server(
-            handler, limits=limits, endpoint=endpoint, drain_seconds=drain_seconds
+            Http1(application, on_exchange_end=on_exchange_end),
+            limits=limits,
+            middleware=middleware,
+            endpoint=endpoint,
+            drain_seconds=drain_seconds,
         ) as opened:
             yield Site(opened, byte_by_byte)
         assert not opened.server.connections
 
     return serve
+
+
+class Flushes:
+    """A middleware that notes what leaves together."""
+
+    def __init__(self) -> None:
+        self.all: list[bytes] = []
+
+    async def __call__(self, connection: Connection, following: ConnectionHandler) -> None:
+        """Watch the connection's output."""
+        inner = connection.transport
+        connection.transport = _WatchedPipe(inner, self.all)
+        try:
+            await following(connection)
+        finally:
+            connection.transport = inner
+
+
+class _WatchedPipe(DuplexPipe):
+    def __init__(self, inner: DuplexPipe, flushes: list[bytes]) -> None:
+        self._inner = inner
+        self._output = _WatchedWriter(inner.output, flushes)
+
+    @property
+    def input(self) -> PipeReader:
+        return self._inner.input
+
+    @property
+    def output(self) -> PipeWriter:
+        return self._output
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def abort(self) -> None:
+        self._inner.abort()
+
+
+class _WatchedWriter(PipeWriter):
+    def __init__(self, inner: PipeWriter, flushes: list[bytes]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._flushes = flushes
+
+    async def _transmit(self, data: bytes) -> None:
+        self._flushes.append(data)
+        await self._inner.send(data)
+
+    def _transmit_nowait(self, data: bytes) -> int:
+        self._flushes.append(data)
+        self._inner.write(data)
+        self._inner.flush_nowait()
+        return len(data)
+
+    async def _transmit_eof(self) -> None:
+        await self._inner.send_eof()
 
 
 # Applications -----------------------------------------------------------------------------------

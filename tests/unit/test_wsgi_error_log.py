@@ -64,6 +64,7 @@ async def test_flushing_logs_what_is_there(
     errors.flush()
     errors.flush()
     assert caplog.messages == ["no line's end, and 100 %s"]
+    assert errors.writable()
 
 
 async def test_a_blank_line_is_no_record(

@@ -91,11 +91,11 @@ class FieldLines:
         self, status: int, headers: Iterable[tuple[bytes, bytes]], first_line: bytes
     ) -> None:
         self.content_length: int | None = None
-        self.chunked = False
-        self.closes = False
-        self.cacheable = True
-        self.has_date = False
-        self.has_server = False
+        self.chunked: bool = False
+        self.closes: bool = False
+        self.cacheable: bool = True
+        self.has_date: bool = False
+        self.has_server: bool = False
         lines = [first_line]
         try:
             for name, value in headers:
@@ -110,11 +110,11 @@ class FieldLines:
                         lines.pop()
         except (AttributeError, TypeError, ValueError) as error:
             raise ResponseError(f"headers are pairs of bytes; this one is not: {error}") from error
-        self.is_plain = not (self.closes or self.chunked or self.has_date or self.has_server)
+        self.is_plain: bool = not (self.closes or self.chunked or self.has_date or self.has_server)
         """Whether no field but Content-Length concerns the server."""
         if self.chunked and self.content_length is not None:
             raise ResponseError("a response has Content-Length or Transfer-Encoding, not both")
-        self.lines = b"\r\n".join(lines)
+        self.lines: bytes = b"\r\n".join(lines)
         """`first_line` and a line for each field; no line end after the last."""
         ends = len(lines) - 1
         if (

@@ -83,9 +83,9 @@ class LengthBody(Body):
         data = await self._reader.receive(self._remaining)
         if not data and not self._reader.read_cancelled:
             raise ClientDisconnected("the client went away in the middle of its request")
-        self.received_bytes += len(data)
+        self.count(len(data))
         self._remaining -= len(data)
-        self.complete = self._remaining == 0
+        self.complete: bool = self._remaining == 0
         return data
 
 
@@ -209,5 +209,5 @@ class ChunkedBody(Body):
         if any(name in _NOT_IN_TRAILERS for name, _ in self.trailers):
             raise BadRequest(Rejection.INVALID_REQUEST_HEADER)
         self.complete = True
-        self.received_bytes -= size  # which were counted as header bytes
+        self.count(-size)  # they were counted as header bytes
         return size

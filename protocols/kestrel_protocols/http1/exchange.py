@@ -11,11 +11,13 @@ from enum import Enum, auto
 
 import trio
 
+from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_core.signals import Signal
 from kestrel_protocols.http.exchange import (
     BadRequest,
     ClientDisconnected,
+    Headers,
     HttpExchange,
     ResponseError,
 )
@@ -65,17 +67,17 @@ class Http1Exchange(HttpExchange):
     )
 
     def __init__(self, wire: Wire, line: RequestLine, block: FieldBlock, body: Body | None) -> None:
-        self.connection = wire.connection
-        self.method = line.method
-        self.target = line.target
-        self.path = line.path
-        self.raw_path = line.raw_path
-        self.query = line.query
-        self.http_version = "1.1" if line.http11 else "1.0"
-        self.headers = block.fields.copy()
-        self.started_at = wire.arrived_at
-        self.status = None
-        self.response_body_bytes = 0
+        self.connection: Connection = wire.connection
+        self.method: str = line.method
+        self.target: bytes = line.target
+        self.path: str = line.path
+        self.raw_path: bytes = line.raw_path
+        self.query: bytes = line.query
+        self.http_version: str = "1.1" if line.http11 else "1.0"
+        self.headers: Headers = block.fields.copy()
+        self.started_at: float = wire.arrived_at
+        self.status: int | None = None
+        self.response_body_bytes: int = 0
         self.rejection: Rejection | None = None
         """Why the rest of the request turned out wrong, once it did."""
         self._http11 = line.http11

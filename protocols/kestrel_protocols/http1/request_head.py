@@ -70,6 +70,7 @@ class RequestLine:
         authority: bytes | None = None,
         default_port: bytes = b"",
     ) -> None:
+        self.path: str
         if b"%" in raw_path:
             decoded = unquote_to_bytes(raw_path)
             if b"\0" in decoded:
@@ -77,14 +78,14 @@ class RequestLine:
             self.path = decoded.decode("utf-8", "replace")
         else:
             self.path = raw_path.decode("ascii")
-        self.method = method.decode("ascii")
-        self.target = target
-        self.raw_path = raw_path
-        self.query = query
-        self.http11 = http11
-        self.authority = authority
+        self.method: str = method.decode("ascii")
+        self.target: bytes = target
+        self.raw_path: bytes = raw_path
+        self.query: bytes = query
+        self.http11: bool = http11
+        self.authority: bytes | None = authority
         """The authority that the target names, if it names one; Host must then agree."""
-        self.default_port = default_port
+        self.default_port: bytes = default_port
         """The port, with a colon before it, that may be left out of that authority."""
 
 
@@ -121,14 +122,14 @@ class FieldBlock:
     )
 
     def __init__(self, fields: Headers) -> None:
-        self.fields = fields
+        self.fields: Headers = fields
         self.hosts: list[bytes] = []
         self.lengths: list[bytes] = []
         self.transfer_codings: list[bytes] = []
-        self.expect_continue = False
-        self.close = False
-        self.keep_alive = False
-        self.upgrade = False
+        self.expect_continue: bool = False
+        self.close: bool = False
+        self.keep_alive: bool = False
+        self.upgrade: bool = False
         for name, value in fields:
             if name == b"host":
                 self.hosts.append(value)
@@ -147,7 +148,7 @@ class FieldBlock:
             elif name == b"expect":
                 self.expect_continue = value.lower() == b"100-continue"
         self.content_length: int | None = None
-        self.plain = (
+        self.plain: bool = (
             len(self.hosts) == 1
             and not self.lengths
             and not self.transfer_codings

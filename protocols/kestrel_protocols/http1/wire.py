@@ -24,7 +24,7 @@ class Wire:
     )
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+        self.connection: Connection = connection
         self.reader: PipeReader = connection.transport.input
         self.writer: PipeWriter = connection.transport.output
         self.data: bytes = b""
