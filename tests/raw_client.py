@@ -1,5 +1,7 @@
 """An HTTP/1 client that says exactly what a test wants said, and believes little of the answer."""
 
+from contextlib import suppress
+
 import attrs
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -82,8 +84,9 @@ class RawClient:
         await self._writer.send(data)
 
     async def send_eof(self) -> None:
-        """End the client's side."""
-        await self._writer.send_eof()
+        """End the client's side, if the connection is still there."""
+        with suppress(trio.BrokenResourceError):
+            await self._writer.send_eof()
 
     def reset(self) -> None:
         """Break the connection."""

@@ -62,6 +62,9 @@ def test_wsgi_app(client: httpx.Client) -> None:
         assert client.post(f"{base}/sha256", content=content).text == f"{expected}\n"
         assert client.get(f"{base}/squares").text.splitlines()[-1] == "998001"
         assert server.stop() == 0
+    with running(sys.executable, EXAMPLES / "wsgi_app.py", ANY_PORT) as program:
+        port = program.wait_for_port()
+        assert client.get(f"http://127.0.0.1:{port}/").text == "Hello from a thread\n"
 
 
 def exchange(peer: socket.socket, data: bytes) -> bytes:

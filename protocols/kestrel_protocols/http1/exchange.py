@@ -263,7 +263,9 @@ class Http1Exchange(HttpExchange):
             else:
                 writer.write(head)
                 writer.write(self._framed(body))
-            if self._wake_receiver or wire.position >= len(wire.data) or self._may_flush():
+            if self._wake_receiver is not None:
+                self._wake_receiver()
+            if wire.position >= len(wire.data) or self._may_flush():
                 writer.flush_nowait()
                 if writer.unflushed_bytes:
                     await self._flush()
@@ -313,6 +315,8 @@ class Http1Exchange(HttpExchange):
                 writer.write(head)
             if self._framing is _CHUNKED:
                 writer.write(_LAST_CHUNK)
+            if self._wake_receiver is not None:
+                self._wake_receiver()
             if self._may_flush():
                 await self._flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -321,8 +325,6 @@ class Http1Exchange(HttpExchange):
     def _may_flush(self) -> bool:
         """Tell whether the finished response leaves now, or joins the answer to a next request."""
         wire = self._wire
-        if self._wake_receiver is not None:
-            self._wake_receiver()
         return (
             wire.position >= len(wire.data)
             or not wire.driving
