@@ -123,6 +123,7 @@ async def breaks_when_aborted(near: DuplexPipe, far: DuplexPipe) -> None:
     near.output.write(b"unsent")
     near.abort()
     near.abort()
+    expect(near.output.unflushed_bytes == 0, "abort() should drop what was not flushed")
     await _every_use_raises(near, trio.BrokenResourceError, "abort()")
     near.input.advance(1)
     near.output.flush_nowait()

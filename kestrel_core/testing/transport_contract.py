@@ -34,22 +34,19 @@ _MANY_CLIENTS = 50
 _MOST_WRITES = 10_000
 
 
-async def check_transport(
-    transport: Transport, endpoint: str, *, check_pipes: bool = True, resets: bool = True
-) -> None:
+async def check_transport(transport: Transport, endpoint: str, *, check_pipes: bool = True) -> None:
     """Hold `transport` to everything that the docstrings of `kestrel_core.transport` promise.
 
     It is bound to `endpoint`, such as "tcp://127.0.0.1:0", again and again, and connected to
     where it was bound; each check has a context of its own and leaves nothing bound. The pipes
-    of its connections go through `check_pipe`, unless told otherwise. `resets` says that a peer
-    can tell an abort from an end, as on Unix sockets it cannot. Not for multiplexed transports,
-    whose connections carry no bytes of their own.
+    of its connections go through `check_pipe`, unless told otherwise. Not for multiplexed
+    transports, whose connections carry no bytes of their own.
 
     Raises:
         AssertionError: a promise is not kept; the text begins with it.
     """
     asked = Endpoint.parse(endpoint, [transport.scheme])
-    for check in [*_CHECKS, aborts if resets else aborts_without_a_reset]:
+    for check in _CHECKS:
         promise = (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
         await hold(promise, partial(_in_context, check, transport, asked))
     if check_pipes:
@@ -306,19 +303,6 @@ async def aborts(bound: _Bound) -> None:
             expect(bool(far.closed), "the peer's `closed` should be set once it found out")
 
 
-async def aborts_without_a_reset(bound: _Bound) -> None:
-    """`Connection.abort()` breaks our end at once and says `closed`; the peer's input ends."""
-    for swapped in (False, True):
-        async with bound.pair() as pair:
-            near, far = reversed(pair) if swapped else pair
-            async with pending(far.transport.input.read, "the peer's read()") as reading:
-                near.abort(EndReason.ABORTED_BY_APP)
-            expect(reading.result == b"", f"the peer's read() gave {reading.result!r}")
-            expect(bool(near.closed), "`closed` should be set by abort()")
-            with raises(trio.BrokenResourceError, "read() after abort()"):
-                await near.transport.input.read()
-
-
 async def _write_until_it_breaks(connection: Connection) -> None:
     for _ in range(_MOST_WRITES):
         try:
@@ -365,6 +349,7 @@ _CHECKS = [
     refuses_a_second_bind,
     frees_what_was_bound,
     refuses_unknown_options,
+    aborts,
     closes_connections,
     half_close_is_not_closed,
 ]

@@ -38,9 +38,7 @@ async def test_tcp_keeps_every_promise(make_poller: MakePoller, endpoint: str) -
 @pollers
 async def test_unix_keeps_every_promise(make_poller: MakePoller) -> None:
     with tempfile.TemporaryDirectory(prefix="kestrel-", dir="/tmp") as folder:
-        await check_transport(
-            UnixTransport(make_poller), f"unix://{folder}/app.sock?mode=600", resets=False
-        )
+        await check_transport(UnixTransport(make_poller), f"unix://{folder}/app.sock?mode=600")
         assert os.listdir(folder) == []
 
 
@@ -48,4 +46,4 @@ async def test_unix_keeps_every_promise(make_poller: MakePoller) -> None:
 @pollers
 async def test_abstract_names_keep_every_promise(make_poller: MakePoller) -> None:
     endpoint = f"unix://@kestrel-contract-{os.getpid()}"
-    await check_transport(UnixTransport(make_poller), endpoint, resets=False)
+    await check_transport(UnixTransport(make_poller), endpoint)

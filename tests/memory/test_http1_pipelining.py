@@ -197,7 +197,7 @@ def asked(draw: st.DrawFn) -> Asked:
     return Asked(sent.replace(b" / ", b" " + target + b" ", 1), b"" if to_head else text, to_head)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(asked(), min_size=1, max_size=8), st.lists(st.integers(1, 200), max_size=6))
 def test_any_pipeline_is_answered_in_order(pipeline: list[Asked], splits: list[int]) -> None:
     async def main() -> list[Response]:
@@ -274,7 +274,7 @@ NOISE = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.lists(SEEDS, min_size=1, max_size=3),
     st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 2), NOISE), min_size=1, max_size=4),

@@ -42,6 +42,23 @@ async def read_all(wire: Wire, count: int) -> bytes:
     return data
 
 
+@asynccontextmanager
+async def both_ends(
+    transport: SocketTransport, endpoint: Endpoint, context: TransportContext
+) -> AsyncGenerator[tuple[Connection, Connection]]:
+    """Give the client's and the server's connection, both ours."""
+    listener = await transport.bind(endpoint, context)
+    client = await transport.connect(listener.endpoint, context)
+    server = await listener.accept()
+    await listener.aclose()
+    try:
+        yield client, server
+    finally:
+        for connection in (client, server):
+            connection.transport.abort()
+            await connection.aclose()
+
+
 # Reading ----------------------------------------------------------------------------------------
 
 
@@ -154,6 +171,35 @@ async def test_a_cancelled_read_loses_nothing(wire: Wire) -> None:
     assert received == bytes(range(100))
 
 
+async def test_looking_finds_what_has_come_and_does_not_wait(wire: Wire) -> None:
+    wire.input.look()
+    assert wire.input.buffered == b""
+    for held in (b"a", b"aa"):
+        wire.peer.send(b"a")
+        await settle()
+        wire.input.look()
+        assert wire.input.buffered == held
+        wire.input.look()
+        assert wire.input.buffered == held
+    wire.peer.shutdown(socket.SHUT_WR)
+    await settle()
+    assert not wire.input.at_eof
+    wire.input.look()
+    assert wire.input.at_eof
+    assert await wire.input.receive() == b"aa"
+    await wire.pipe.aclose()
+    wire.input.look()
+
+
+@only_tcp
+async def test_looking_finds_that_the_peer_is_gone(wire: Wire) -> None:
+    reset(wire.peer)
+    await settle()
+    with pytest.raises(trio.BrokenResourceError):
+        wire.input.look()
+    assert wire.connection.closed
+
+
 @only_tcp
 async def test_what_follows_urgent_data_is_read_at_once(wire: Wire) -> None:
     wire.peer.send(b"abc")
@@ -164,17 +210,23 @@ async def test_what_follows_urgent_data_is_read_at_once(wire: Wire) -> None:
 
 
 @only_unix
-async def test_a_peer_that_passes_descriptors_is_refused_or_loses_them(wire: Wire) -> None:
-    wire.peer.send(b"abc")
-    try:
-        socket.send_fds(wire.peer, [b"-"], [wire.peer.fileno()])
-    except PermissionError:  # Linux 6.16
-        expected = b"abcdef"
-    else:
-        expected = b"abc-def"
-    wire.peer.send(b"def")
-    await settle()
-    assert await read_all(wire, len(expected)) == expected
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_a_peer_that_passes_descriptors_is_refused_or_loses_them(
+    transport: SocketTransport, endpoint: Endpoint, context: TransportContext, side: str
+) -> None:
+    async with both_ends(transport, endpoint, context) as (client, server):
+        ours, theirs = (client, server) if side == "client" else (server, client)
+        with same_socket(theirs.features[SocketInfo].fileno) as peer:
+            peer.send(b"abc")
+            try:
+                socket.send_fds(peer, [b"-"], [peer.fileno()])
+            except PermissionError:  # Linux 6.16
+                expected = b"abcdef"
+            else:
+                expected = b"abc-def"
+            peer.send(b"def")
+        await settle()
+        assert await ours.transport.input.read_exactly(len(expected)) == expected
 
 
 async def test_what_follows_passed_descriptors_is_read_at_once_where_they_cannot_be_refused(
@@ -192,23 +244,6 @@ async def test_what_follows_passed_descriptors_is_read_at_once_where_they_cannot
 
 
 # Writing ----------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def both_ends(
-    transport: SocketTransport, endpoint: Endpoint, context: TransportContext
-) -> AsyncGenerator[tuple[Connection, Connection]]:
-    """Give the client's and the server's connection, both ours."""
-    listener = await transport.bind(endpoint, context)
-    client = await transport.connect(listener.endpoint, context)
-    server = await listener.accept()
-    await listener.aclose()
-    try:
-        yield client, server
-    finally:
-        for connection in (client, server):
-            connection.transport.abort()
-            await connection.aclose()
 
 
 async def test_fifty_megabytes_go_through_in_both_directions_at_once(
@@ -360,6 +395,17 @@ async def test_a_reset_breaks_the_pending_read_and_says_closed(wire: Wire) -> No
             await use()
     with pytest.raises(trio.BrokenResourceError):
         wire.output.write(b"x")
+
+
+@only_tcp
+async def test_what_was_held_is_gone_after_a_reset(wire: Wire) -> None:
+    wire.peer.send(b"abc")
+    wire.input.advance(0, len(await wire.input.read()))
+    reset(wire.peer)
+    for use in (wire.input.read, wire.input.receive):
+        with pytest.raises(trio.BrokenResourceError):
+            await use()
+    wire.input.advance(3)
 
 
 @only_tcp

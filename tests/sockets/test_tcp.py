@@ -79,6 +79,25 @@ def taken_port(host: str = "127.0.0.1") -> Generator[int]:
         yield int(taken.getsockname()[1])
 
 
+def is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def port_taken_in_ipv6_alone() -> Generator[int]:
+    """Listen on a port of ::1 that nobody uses on 127.0.0.1."""
+    while True:
+        with taken_port("::1") as port:
+            if is_free("127.0.0.1", port):
+                yield port
+                return
+
+
 AddressInfo: TypeAlias = (
     tuple[Literal[AddressFamily.AF_INET], SocketKind, int, str, tuple[str, int]]
     | tuple[
@@ -201,13 +220,30 @@ async def test_localhost_is_both_families_on_one_port(bind: Bind) -> None:
 
 @needs_ipv6
 async def test_any_ipv6_address_leaves_ipv4_to_others(bind: Bind) -> None:
-    async with (
-        bind("tcp://[::]:0") as listener,
-        bind(f"tcp://0.0.0.0:{port_of(listener)}") as other,
-    ):
-        peer = socket.create_connection(("127.0.0.1", port_of(other)))
-        await (await other.accept()).aclose()
-        peer.close()
+    async with bind("tcp://[::]:0") as listener:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port_of(listener)))
+
+
+@needs_ipv6
+async def test_a_port_that_is_free_in_one_family_alone_is_not_chosen(
+    bind: Bind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    bind_socket = socket.socket.bind
+
+    def find_some_taken(self: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] == "::1" and address[1] and len(taken) < 3:
+            taken.append(address[1])
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        bind_socket(self, address)
+
+    monkeypatch.setattr(socket.socket, "bind", find_some_taken)
+    async with bind("tcp://localhost:0") as listener:
+        assert len(taken) == 3
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port_of(listener))).close()
+            await (await listener.accept()).aclose()
 
 
 @needs_ipv6
@@ -248,7 +284,7 @@ async def test_a_port_in_use_is_told_with_the_endpoint(bind: Bind, host: str) ->
 
 @needs_ipv6
 async def test_localhost_is_bound_in_both_families_or_in_none(bind: Bind) -> None:
-    with taken_port("::1") as port:
+    with port_taken_in_ipv6_alone() as port:
         with pytest.raises(BindError, match="Address already in use"):
             async with bind(f"tcp://localhost:{port}"):
                 pass

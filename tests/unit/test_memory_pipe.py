@@ -167,12 +167,13 @@ async def test_both_directions_have_the_thresholds() -> None:
 
 
 async def test_closing_what_another_task_is_closing_does_nothing() -> None:
-    near, _ = duplex_pipe_pair(10)
+    near, far = duplex_pipe_pair(10)
     near.output.write(bytes(11))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(near.aclose)
         await wait_all_tasks_blocked()
         await near.aclose()
-        nursery.cancel_scope.cancel()
+        assert await far.input.read_exactly(12) == bytes(11)
+        assert far.input.at_eof
     with pytest.raises(trio.ClosedResourceError):
         await near.input.read()

@@ -19,7 +19,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import outcome
 import trio
@@ -92,6 +92,9 @@ class Pollable(ABC):
 class Poller(ABC):
     """Waits for many sockets; get the one of a context by `context.shared(Poller.of)`."""
 
+    tells_unasked: ClassVar[bool]
+    """Whether it marks what has become readable while nobody waits, too."""
+
     @staticmethod
     def of(context: TransportContext) -> "Poller":
         """Return the best poller that this system has, running in `context`'s nursery."""
@@ -132,6 +135,8 @@ class Poller(ABC):
 
 class TrioPoller(Poller):
     """trio's own waiting, for systems without epoll."""
+
+    tells_unasked = False
 
     @property
     def watched(self) -> int:
@@ -184,6 +189,8 @@ if sys.platform == "linux":
 
     class EpollPoller(Poller):
         """One edge-triggered epoll for all sockets of a context; needs `run` in a task."""
+
+        tells_unasked = True
 
         def __init__(self) -> None:
             self._epoll = select.epoll()

@@ -190,7 +190,8 @@ class _SocketReader(PipeReader):
             self._receive()
 
     def _fetch_nowait(self) -> None:
-        if self._pipe.readable:
+        pipe = self._pipe
+        if pipe.readable or not pipe.poller.tells_unasked:
             self._receive()
 
     def _receive(self) -> bool:

@@ -167,7 +167,7 @@ class Http1Exchange(HttpExchange):
         try:
             while self._response is not _FINISHED:
                 await self._look()
-                if self.disconnected:
+                if self.disconnected or self._response is _FINISHED:
                     break
                 held = len(reader.buffered)
                 if reader.at_eof or held >= self.connection.limits.max_request_buffer_bytes:
