@@ -59,6 +59,8 @@ async def refuses_every_use_after_closing(near: DuplexPipe, far: DuplexPipe) -> 
     near.abort()
     await near.aclose()
     await _every_use_raises(near, trio.ClosedResourceError, "aclose(), abort() and aclose()")
+    await far.aclose()
+    await _every_use_raises(near, trio.ClosedResourceError, "aclose() on both sides")
 
 
 async def refuses_every_use_after_the_end_and_closing(near: DuplexPipe, far: DuplexPipe) -> None:
@@ -176,16 +178,20 @@ ENDING_CHECKS = [
 
 async def closing_wakes_a_writer(near: DuplexPipe, far: DuplexPipe) -> None:
     """`aclose()` makes another task's pending flush raise ClosedResourceError."""
-    async with flooded(near) as (_, flushing):
+    async with flooded(near) as (flood, flushing):
+        flushes = flood.flushes
         await near.aclose()
     flushing.expect_raised(trio.ClosedResourceError)
+    expect(flood.flushes == flushes, "the pending flush() should raise, not only the next one")
 
 
 async def aborting_wakes_a_writer(near: DuplexPipe, far: DuplexPipe) -> None:
     """`abort()` makes another task's pending flush raise BrokenResourceError."""
-    async with flooded(near) as (_, flushing):
+    async with flooded(near) as (flood, flushing):
+        flushes = flood.flushes
         near.abort()
     flushing.expect_raised(trio.BrokenResourceError)
+    expect(flood.flushes == flushes, "the pending flush() should raise, not only the next one")
 
 
 async def a_gone_peer_wakes_a_writer(near: DuplexPipe, far: DuplexPipe) -> None:

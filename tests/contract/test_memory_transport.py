@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from kestrel_core.connection import Address, Connection
 from kestrel_core.end_reason import EndReason
@@ -55,8 +55,10 @@ async def test_either_side_may_choose_addresses_and_connecting_comes_first() -> 
         client, server = await connected(listener, context, "memory://name?client=203.0.113.7:4711")
         assert server.local == client.remote == Address("::1", 443)
         assert server.remote == client.local == Address("203.0.113.7", 4711)
-        client, server = await connected(listener, context, "memory://name?client=someone")
+        text = "memory://name?client=someone&server=somebody"
+        client, server = await connected(listener, context, text)
         assert server.remote == Address("someone")
+        assert server.local == client.remote == Address("somebody")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,19 @@ async def test_a_cancelled_connect_takes_no_place_in_the_queue() -> None:
         with trio.move_on_after(0) as scope:
             await listener.accept()
         assert scope.cancelled_caught
+
+
+async def test_everything_is_a_checkpoint() -> None:
+    endpoint = Endpoint.parse("memory://name")
+    async with open_transport_context() as context:
+        with assert_checkpoints():
+            listener = await MemoryTransport().bind(endpoint, context)
+        with assert_checkpoints():
+            await MemoryTransport().connect(endpoint, context)
+        with assert_checkpoints():
+            await listener.accept()
+        with assert_checkpoints():
+            await listener.unbind()
 
 
 async def test_a_wire_holds_as_much_as_was_asked_for() -> None:

@@ -144,6 +144,7 @@ async def test_sending_to_a_client_that_is_gone(
     errors: list[OSError] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
         await go_on.wait()
         await send({"type": "http.response.start", "status": 200})
         for number in range(pieces):
@@ -396,6 +397,7 @@ async def test_receive_in_a_child_task(serving: Serving, log: ServerLog) -> None
         client = await site.connect()
         for sent in (GET, post(b"hello"), GET):
             assert (await client.ask(sent)).body == b"xxx"
+            await wait_all_tasks_blocked()
             assert events.pop() == DISCONNECT
 
 
@@ -639,6 +641,7 @@ async def test_neighbours_notice_nothing(serving: Serving, log: ServerLog) -> No
 async def leave_one(site: Site, leave: Leave) -> None:
     client = await site.connect()
     await client.send(GET[:20])
+    await wait_all_tasks_blocked()
     await leave(client)
     while len(site.server.connections) > 1:  # noqa: ASYNC110  # the server has no event for it
         await trio.sleep(0.01)

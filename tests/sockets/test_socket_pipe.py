@@ -398,6 +398,17 @@ async def test_a_reset_breaks_the_pending_read_and_says_closed(wire: Wire) -> No
 
 
 @only_tcp
+async def test_an_end_cannot_be_sent_to_a_peer_that_is_gone(wire: Wire) -> None:
+    reset(wire.peer)
+    await settle()
+    with pytest.raises(trio.BrokenResourceError):
+        await wire.output.send_eof()
+    assert wire.connection.closed
+    with pytest.raises(trio.BrokenResourceError):
+        await wire.input.read()
+
+
+@only_tcp
 async def test_what_was_held_is_gone_after_a_reset(wire: Wire) -> None:
     wire.peer.send(b"abc")
     wire.input.advance(0, len(await wire.input.read()))

@@ -1,11 +1,17 @@
 """The two bridges between pipes and trio's streams, where the contract suite does not look."""
 
 import ssl
+from functools import partial
 
 import pytest
 import trio
 import trustme
-from trio.testing import MemorySendStream, memory_stream_one_way_pair, memory_stream_pair
+from trio.testing import (
+    MemorySendStream,
+    assert_checkpoints,
+    memory_stream_one_way_pair,
+    memory_stream_pair,
+)
 
 from kestrel_core.duplex_pipe import DuplexPipe, PipeStream
 from kestrel_core.memory_pipe import duplex_pipe_pair
@@ -161,6 +167,55 @@ async def test_bytes_that_come_along_with_a_wake_up_are_not_lost() -> None:
         await trio.testing.wait_all_tasks_blocked()
         await far.output.send(b"x")
         near.input.cancel_pending_read()
+
+
+async def test_receiving_what_is_held_is_a_checkpoint_and_can_be_cancelled() -> None:
+    near, far = duplex_pipe_pair()
+    stream = near.as_stream()
+    await far.output.send(b"abc")
+    assert await stream.receive_some(1) == b"a"
+    with assert_checkpoints():
+        assert await stream.receive_some(1) == b"b"
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.receive_some()
+    assert scope.cancelled_caught
+    assert await stream.receive_some() == b"c"
+
+
+async def test_a_second_sender_is_refused_before_it_could_mix_in_anything() -> None:
+    near, far = duplex_pipe_pair(10)
+    stream = near.as_stream()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, b"0123456789a")
+        await trio.testing.wait_all_tasks_blocked()
+        for operation in (
+            partial(stream.send_all, b"b"),
+            stream.send_eof,
+            stream.wait_send_all_might_not_block,
+        ):
+            with pytest.raises(trio.BusyResourceError):
+                await operation()
+        assert await far.input.read_exactly(11) == b"0123456789a"
+    await stream.send_all(b"c")
+    assert await far.input.receive() == b"c"
+
+
+async def test_sending_and_waiting_to_send_exclude_each_other() -> None:
+    near, _ = duplex_pipe_pair()
+    stream = near.as_stream()
+    busy: list[trio.BusyResourceError] = []
+
+    async def wait() -> None:
+        try:
+            await stream.wait_send_all_might_not_block()
+        except trio.BusyResourceError as error:
+            busy.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+    assert len(busy) == 1
 
 
 async def test_a_pipe_carries_trios_tls() -> None:

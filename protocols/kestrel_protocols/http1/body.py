@@ -4,6 +4,8 @@ import re
 from abc import ABC, abstractmethod
 from enum import Enum, auto
 
+import trio
+
 from kestrel_core.limits import Limits
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_protocols.http.exchange import BadRequest, ClientDisconnected, Headers
@@ -125,6 +127,10 @@ class ChunkedBody(Body):
             if data or self.complete:
                 return data
             held = len(reader.buffered)
+            reader.look()  # what has arrived is there for those in a cancelled scope, too
+            if len(reader.buffered) > held:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                continue
             reader.advance(0, held)
             try:
                 await reader.read()
