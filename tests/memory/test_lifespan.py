@@ -125,15 +125,14 @@ async def test_requests_end_before_it_is_stopped(log: ServerLog) -> None:
             await super().__call__(scope, receive, send)
 
     app, closing = Busy(), trio.Event()
-    async with trio.open_nursery() as nursery:
-        async with living(app) as opened:
-            client = RawClient(await opened.connect())
-            await client.send(GET)
-            await wait_all_tasks_blocked()
-            (connection,) = opened.server.connections
-            connection.close_requested.listen(closing.set)
-            nursery.start_soon(opened.server.drain, 10)
-            assert (await client.receive()).body == b"started answered"
+    async with trio.open_nursery() as nursery, living(app) as opened:
+        client = RawClient(await opened.connect())
+        await client.send(GET)
+        await wait_all_tasks_blocked()
+        (connection,) = opened.server.connections
+        connection.close_requested.listen(closing.set)
+        nursery.start_soon(opened.server.drain, 10)
+        assert (await client.receive()).body == b"started answered"
     assert app.steps[:3] == ["started", "answered", "stopped"]
 
 
@@ -309,7 +308,7 @@ async def test_shutdown_failed(log: ServerLog) -> None:
         async def stop(self, send: Send) -> None:
             await send({"type": "lifespan.shutdown.failed", "message": "not flushed"})
 
-    with pytest.raises(LifespanFailed, match="^not flushed$"):
+    with pytest.raises(LifespanFailed, match=r"^not flushed$"):
         async with living(Failing()) as opened:
             assert await ask(opened) == b"started"
 
@@ -319,7 +318,7 @@ async def test_raising_in_the_shutdown(log: ServerLog) -> None:
         async def stop(self, send: Send) -> None:
             raise ZeroDivisionError
 
-    with pytest.raises(LifespanFailed, match="^the application failed in its shutdown$") as caught:
+    with pytest.raises(LifespanFailed, match=r"^the application failed in its shutdown$") as caught:
         async with living(Failing()):
             pass
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -346,13 +345,18 @@ async def test_raising_while_served(log: ServerLog) -> None:
             await fail.wait()
             raise ZeroDivisionError
 
-    with pytest.raises(LifespanFailed, match="^the application's lifespan ended early$") as caught:
+    caught: LifespanFailed | None = None
+    try:
         async with living(Failing()) as opened:
             fail.set()
             await wait_all_tasks_blocked()
             expect(log.take(), logging.ERROR, "the application's lifespan ended early")
             assert await ask(opened) == b"started ZeroDivisionError"
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    except LifespanFailed as error:
+        caught = error
+    assert str(caught) == "the application's lifespan ended early"
+    assert caught is not None
+    assert isinstance(caught.__cause__, ZeroDivisionError)
 
 
 async def test_raising_right_after_the_startup(log: ServerLog) -> None:
