@@ -5,12 +5,14 @@ import resource
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import attrs
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from kestrel_core.connection import Connection
 from kestrel_core.duplex_pipe import DuplexPipe
@@ -18,12 +20,16 @@ from kestrel_core.endpoint import Endpoint
 from kestrel_core.features import SocketInfo
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
-from kestrel_core.transport import TransportContext
+from kestrel_core.transport import Listener, TransportContext
+from kestrel_transports._listeners import SocketTransport
 from kestrel_transports._poller import Poller, TrioPoller
 
 ResultT = TypeVar("ResultT")
 
 MakePoller = Callable[[TransportContext], Poller]
+
+# More than the buffers of a socket pair hold.
+PLENTY = 32 * 1024 * 1024
 
 HAS_IPV6 = socket.has_ipv6 and os.path.exists("/proc/net/if_inet6")
 
@@ -87,6 +93,36 @@ def option(connection: Connection, level: int, name: int) -> int:
         return same.getsockopt(level, name)
 
 
+class Bind:
+    """Binds, and unbinds what it has bound."""
+
+    def __init__(self, transport: SocketTransport, context: TransportContext) -> None:
+        self.transport = transport
+        self.context = context
+
+    @asynccontextmanager
+    async def __call__(self, text: str) -> AsyncGenerator[Listener]:
+        listener = await self.transport.bind(Endpoint.parse(text), self.context)
+        try:
+            yield listener
+        finally:
+            await listener.aclose()
+
+    @asynccontextmanager
+    async def pair(
+        self, listener: Listener, endpoint: str | None = None
+    ) -> AsyncGenerator[tuple[Connection, Connection]]:
+        """Connect to the listener, and accept."""
+        where = Endpoint.parse(endpoint) if endpoint else listener.endpoint
+        client = await self.transport.connect(where, self.context)
+        server = await listener.accept()
+        try:
+            yield client, server
+        finally:
+            await client.aclose()
+            await server.aclose()
+
+
 @contextmanager
 def same_socket(fileno: int) -> Generator[socket.socket]:
     """Give another handle of a socket that is somebody else's."""
@@ -135,3 +171,57 @@ def no_more_descriptors() -> Generator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def as_nobody() -> Generator[None]:
+    """Run the block without root's rights."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setegid(65533)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def leave_behind(path: Path) -> None:
+    """Do what a server does that crashes: leave its socket's file."""
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+        stale.listen()
+
+
+async def settle() -> None:
+    """Let the kernel deliver, and every task see what there is."""
+    await wait_all_tasks_blocked(0.001)
+
+
+async def read_all(wire: Wire, count: int) -> bytes:
+    """Read until `count` bytes are held, and consume them."""
+    data = await wire.input.read()
+    while len(data) < count and not wire.input.at_eof:
+        wire.input.advance(0, len(data))
+        data = await wire.input.read()
+    wire.input.advance(len(data))
+    return data
+
+
+@asynccontextmanager
+async def both_ends(
+    transport: SocketTransport, endpoint: Endpoint, context: TransportContext
+) -> AsyncGenerator[tuple[Connection, Connection]]:
+    """Give the client's and the server's connection, both ours."""
+    listener = await transport.bind(endpoint, context)
+    client = await transport.connect(listener.endpoint, context)
+    server = await listener.accept()
+    await listener.aclose()
+    try:
+        yield client, server
+    finally:
+        for connection in (client, server):
+            connection.transport.abort()
+            await connection.aclose()

@@ -13,7 +13,7 @@ from kestrel_core.testing import open_server
 from kestrel_protocols.asgi import AsgiApp, AsgiApplication
 from kestrel_protocols.asgi.events import Event, Receive, Scope, Send
 from kestrel_protocols.http1 import Http1
-from tests.http1_site import ServerLog, Serving, answer
+from tests.http1_site import ServerLog, Serving, answer, read_body
 from tests.raw_client import GET, RawClient, post, request
 
 
@@ -313,7 +313,7 @@ async def test_structured_concurrency_of_trio_and_anyio(serving: Serving, log: S
                     cancelled.cancel()
                     await anyio.sleep_forever()
         await trio.to_thread.run_sync(done.append, "thread")
-        await answer(send, (await receive())["body"])
+        await answer(send, await read_body(receive))
 
     async with serving(app) as site:
         client = await site.connect()

@@ -445,6 +445,7 @@ async def test_draining_cuts_what_does_not_finish_and_counts_it(
         await wait_all_tasks_blocked()
         start = trio.current_time()
         assert await server.drain(5) == 3
+        expect_nothing_left(server, [])
         assert trio.current_time() - start == 5
         for client in never:
             await expect_reset(client)

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,12 @@ def folder() -> Generator[str]:
     """Make a folder whose path leaves room for names: a Unix socket's has a hundred bytes."""
     with tempfile.TemporaryDirectory(prefix="kestrel-", dir="/tmp") as path:
         yield path
+
+
+@pytest.fixture
+def path(folder: str) -> Path:
+    """Name a socket in that folder."""
+    return Path(folder, "app.sock")
 
 
 @pytest.fixture

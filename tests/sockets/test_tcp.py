@@ -4,8 +4,8 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from socket import AddressFamily, SocketKind
 from typing import Literal, TypeAlias
@@ -13,46 +13,16 @@ from typing import Literal, TypeAlias
 import pytest
 import trio
 
-from kestrel_core.connection import Address, Connection
+from kestrel_core.connection import Address
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import BindError, EndpointError
 from kestrel_core.transport import Listener, TransportContext
 from kestrel_transports._listeners import SocketListener
 from kestrel_transports.tcp import TcpTransport
-from tests.socket_ends import HAS_IPV6, call, option, same_socket
+from tests.socket_ends import HAS_IPV6, Bind, call, option, same_socket
 
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-
-
-class Bind:
-    """Binds, and unbinds what it has bound."""
-
-    def __init__(self, tcp: TcpTransport, context: TransportContext) -> None:
-        self.tcp = tcp
-        self.context = context
-
-    @asynccontextmanager
-    async def __call__(self, text: str) -> AsyncGenerator[Listener]:
-        listener = await self.tcp.bind(Endpoint.parse(text), self.context)
-        try:
-            yield listener
-        finally:
-            await listener.aclose()
-
-    @asynccontextmanager
-    async def pair(
-        self, listener: Listener, endpoint: str | None = None
-    ) -> AsyncGenerator[tuple[Connection, Connection]]:
-        """Connect to the listener, and accept."""
-        where = Endpoint.parse(endpoint) if endpoint else listener.endpoint
-        client = await self.tcp.connect(where, self.context)
-        server = await listener.accept()
-        try:
-            yield client, server
-        finally:
-            await client.aclose()
-            await server.aclose()
 
 
 @pytest.fixture
@@ -395,7 +365,7 @@ async def test_a_port_can_be_shared_if_both_say_so(bind: Bind) -> None:
                 nursery.start_soon(accept, one)
                 nursery.start_soon(accept, other)
                 while len(set(accepted)) < 2:
-                    client = await bind.tcp.connect(one.endpoint, bind.context)
+                    client = await bind.transport.connect(one.endpoint, bind.context)
                     await client.aclose()
                 nursery.cancel_scope.cancel()
         async with bind.pair(one):

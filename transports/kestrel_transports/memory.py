@@ -151,9 +151,7 @@ class _MemoryListener(Listener):
             self._unbound = True
             del _listeners()[self._endpoint.address]
             while self._queue:
-                connection = self._queue.popleft()
-                connection.abort(EndReason.SHUTDOWN)
-                connection.deadline.close()
+                self._queue.popleft().abort(EndReason.SHUTDOWN)
             self._filled.unpark_all()
             self._emptied.unpark_all()
         await trio.lowlevel.checkpoint()

@@ -11,7 +11,7 @@ else: whenever the application is about to wait, what is written is sent as far 
 A request that is wrong ends the loop through `_reject`. The end of the loop lingers where the
 client may still be sending, because closing then would reset the connection and could destroy the
 answer on its way. A deadline that expires, and a server that drains, wake the pending read; who
-waits looks at `_expired` and at the connection's `close_requested` to see why.
+waits looks at `_phase` and at the connection's `close_requested` to see why.
 """
 
 from collections.abc import Callable
@@ -202,7 +202,8 @@ class Http1Connection:
             return
         if self._connection.close_requested.is_set:
             self._connection.record_end(EndReason.SHUTDOWN)
-        if wire.has_input or reader.buffered:
+        wire.consume()
+        if reader.buffered:
             await self._linger()
 
     def _body(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> Body | None:
