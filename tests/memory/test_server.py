@@ -374,6 +374,37 @@ async def test_a_fault_during_cancellation_is_logged_and_the_cancellation_goes_o
     assert record.levelno == logging.ERROR
 
 
+class Stop(BaseException):
+    """What is no error of a handler, as KeyboardInterrupt is none."""
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_what_is_no_error_ends_the_server(
+    caplog: pytest.LogCaptureFixture, grouped: bool
+) -> None:
+    async def handler(connection: Connection) -> None:
+        if grouped:
+            raise BaseExceptionGroup("both", [Stop(), ZeroDivisionError("logged")])
+        raise Stop
+
+    server = Server()
+    server.listen("memory://name", handler)
+    stopped: list[BaseExceptionGroup[Stop]] = []
+
+    async def serve(task_status: trio.TaskStatus[list[Endpoint]]) -> None:
+        try:
+            await server.serve(task_status=task_status)
+        except* Stop as group:
+            stopped.append(group)
+
+    async with clients() as connect, trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        await connect("memory://name")
+    assert len(stopped) == 1
+    expect_nothing_left(server, [])
+    assert len(caplog.records) == int(grouped)
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_a_peer_that_is_gone_is_nobodys_fault(
     caplog: pytest.LogCaptureFixture, grouped: bool
@@ -558,6 +589,9 @@ async def test_cancelling_is_aborting(caplog: pytest.LogCaptureFixture) -> None:
         await expect_reset(client)
         expect_nothing_left(server, endpoints)
         await expect_refused(connect, "memory://name")
+        with pytest.raises(RuntimeError, match="the server is not serving"):
+            await server.bind("memory://name", echo)
+        assert await server.drain(5) == 0
     assert logged(caplog) == []
 
 

@@ -226,6 +226,20 @@ async def test_an_abort_before_the_start_ends_it(autojump_clock: MockClock) -> N
     assert transport.listeners == []
 
 
+async def test_a_transport_with_a_fault_is_not_taken_for_a_drain(
+    autojump_clock: MockClock,
+) -> None:
+    class Faulty(FakeTransport):
+        async def bind(self, endpoint: Endpoint, context: TransportContext) -> Listener:
+            raise RuntimeError("a fault")
+
+    server = a_server(Faulty())
+    server.listen("fake://one", read)
+    with pytest.raises(ExceptionGroup) as caught:
+        await server.serve()
+    assert caught.group_contains(RuntimeError, match="a fault")
+
+
 async def test_a_pipe_that_cannot_be_closed_hurts_nobody_else(
     caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:

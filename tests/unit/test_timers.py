@@ -1,5 +1,6 @@
 import bdb
 import math
+import random
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -39,6 +40,21 @@ async def test_it_expires_exactly_once_and_exactly_then(autojump_clock: MockCloc
         await trio.sleep(1000)
         assert recorder.times == [start + 130]
         assert recorder.deadline.expires_at == math.inf
+
+
+async def test_it_can_be_set_from_now(autojump_clock: MockClock) -> None:
+    async with running() as timers:
+        recorder = Recorder(timers)
+        start = trio.current_time()
+        assert recorder.deadline.now() == start
+        recorder.deadline.set_after(100)
+        assert recorder.deadline.expires_at == start + 100
+        await trio.sleep(1)
+        recorder.deadline.set_after(5)
+        await trio.sleep(1)
+        recorder.deadline.set_after(5)
+        await trio.sleep(1000)
+        assert recorder.times == [start + 7]
 
 
 async def test_it_can_be_set_again_after_it_expired(autojump_clock: MockClock) -> None:
@@ -134,6 +150,7 @@ async def test_a_closed_one_does_not_expire_and_forgets_its_owner(
         recorder.deadline.close()
         recorder.deadline.close()
         assert recorder.deadline.on_expiry is None
+        assert recorder.deadline.expires_at == math.inf
         await trio.sleep(20)
         assert recorder.times == []
 
@@ -181,6 +198,25 @@ async def test_short_connections_leave_nothing_behind(autojump_clock: MockClock)
         await trio.sleep(200)
         assert [recorder.times for recorder in lasting] == [[start + 100 + n] for n in range(50)]
         assert timers._heap == []  # pyright: ignore[reportPrivateUsage]  # nothing else tells
+
+
+async def test_those_that_last_stay_in_order_among_those_that_do_not(
+    autojump_clock: MockClock,
+) -> None:
+    dice = random.Random(7)
+    async with running() as timers:
+        start = trio.current_time()
+        seconds = [dice.randrange(1, 1000) for _ in range(300)]
+        lasting = [Recorder(timers) for _ in seconds]
+        for recorder, after in zip(lasting, seconds, strict=True):
+            recorder.deadline.set(start + after)
+            passing = [timers.deadline() for _ in range(20)]
+            for deadline in passing:
+                deadline.set(start + dice.randrange(1, 1000))
+            for deadline in passing:
+                deadline.close()
+        await trio.sleep(2000)
+        assert [recorder.times for recorder in lasting] == [[start + after] for after in seconds]
 
 
 async def test_moving_back_and_forth_leaves_nothing_behind(autojump_clock: MockClock) -> None:
