@@ -300,9 +300,16 @@ def test_any_damage_ends_in_answers_and_an_end(
                 await trio.sleep(0.01)
             await client.send(rest)
             with trio.fail_after(300):
-                if ends:
-                    await client.send_eof()
-                received = await client.receive_rest()
+                async with trio.open_nursery() as nursery:
+
+                    async def end() -> None:
+                        if not ends:  # a body that is cut short is waited for, till then
+                            await trio.sleep(200)
+                        await client.send_eof()
+
+                    nursery.start_soon(end)
+                    received = await client.receive_rest()
+                    nursery.cancel_scope.cancel()
                 await client.aclose()
                 await site.all_ended()
         return statuses_of(received), received

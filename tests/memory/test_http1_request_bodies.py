@@ -355,6 +355,35 @@ async def test_reading_after_the_response_tells_of_its_end(
     assert events == [{"type": "http.disconnect"}] * 4
 
 
+@pytest.mark.parametrize("finishes", [True, False])
+async def test_a_body_that_is_wrong_after_the_response_began(
+    finishes: bool, serving: Serving, log: ServerLog
+) -> None:
+    """Too late for another status: the response is finished, or the connection cut."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        assert (await receive())["body"] == b"x"
+        assert await receive() == {"type": "http.disconnect"}
+        if finishes:
+            await send({"type": "http.response.body"})
+
+    async with serving(app) as site:
+        client = await site.connect()
+        await client.send(request(b"transfer-encoding: chunked", body=b"1\r\nx\r\n"))
+        assert (await client.receive_head())[0] == 200
+        assert await client.received_by_now() == b"5\r\nbegun\r\n"
+        await client.send(b"zz")
+        if finishes:
+            assert await client.receive_rest() == b"0\r\n\r\n"
+            await client.aclose()
+        else:
+            assert await client.is_reset()
+        await site.all_ended()
+    assert log.ends == [EndReason.INVALID_BODY_FRAMING]
+
+
 async def test_a_native_handler_may_let_errors_of_the_request_pass(
     serving: Serving, log: ServerLog
 ) -> None:

@@ -2,8 +2,9 @@
 
 What the specification leaves open is decided so: `receive` after the body waits until the client is
 gone or the response is complete, and then says `http.disconnect`; a client that ends its side
-early counts as gone there, but is still sent the whole response. `send` after the client has gone
-raises `ClientDisconnected`, an `OSError`; after the response is complete, events are an error.
+early counts as gone there, but is still sent the whole response (or, if its request's body was not
+complete, the server's 400 and nothing of the application's). `send` after the client has gone raises
+`ClientDisconnected`, an `OSError`; after the response is complete, events are an error.
 """
 
 from collections.abc import Awaitable, Coroutine

@@ -109,7 +109,8 @@ class HttpExchange(ABC):
         Not receiving stops the client when the buffers are full. Cancellation loses nothing.
 
         Raises:
-            ClientDisconnected: the client went away before the end of the body.
+            ClientDisconnected: the client went away before the end of the body, or the response is
+                finished and the rest of the body is dropped.
             BadRequest: the body is framed wrongly or too large. The server will answer for it.
         """
 

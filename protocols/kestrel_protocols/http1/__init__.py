@@ -2,7 +2,8 @@
 
 `connection` drives one connection; `exchange` is one request and its response; `request_head`
 reads heads by a strict pattern, and `unusual_head` judges what does not match it, with h11;
-`body` reads bodies.
+`body` reads bodies, `response_framing` decides how those of responses end, and
+`application_failure` what becomes of a request that the application fails on.
 """
 
 from kestrel_protocols.http1.protocol import Http1 as Http1

@@ -196,11 +196,12 @@ class ChunkedBody(Body):
 
     def _take_trailers(self, data: bytes, start: int) -> int:
         if data.startswith(b"\r\n", start):
-            complete, end = True, start
-        else:
-            last_line_end = data.find(b"\r\n\r\n", start)
-            complete = last_line_end >= 0
-            end = last_line_end + 2 if complete else data.rfind(b"\n", start) + 1
+            self.complete = True
+            self.received_bytes -= 2  # as below
+            return 2
+        last_line_end = data.find(b"\r\n\r\n", start)
+        complete = last_line_end >= 0
+        end = last_line_end + 2 if complete else data.rfind(b"\n", start) + 1
         size = (end + 2 if complete else len(data)) - start
         if size > self._trailer_bytes_left:
             raise BadRequest(Rejection.HEADERS_TOO_LARGE)

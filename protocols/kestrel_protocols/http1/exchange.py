@@ -118,7 +118,7 @@ class Http1Exchange(HttpExchange):
                 body.check_length()
                 await self._send_continue()
             while self._response is not _FINISHED:
-                await self._look()
+                await wire.look()
                 data = await body.receive()
                 if data or body.complete:
                     return data
@@ -140,18 +140,6 @@ class Http1Exchange(HttpExchange):
             self._wake_receiver = None
         raise ClientDisconnected("the exchange is over; the rest of the body is dropped")
 
-    async def _look(self) -> None:
-        """Take what is at hand, even in a cancelled scope.
-
-        Frameworks ask inside a scope that they have cancelled whether there is something; a read
-        would raise there, and would be right to.
-        """
-        reader = self._wire.reader
-        if not reader.buffered:
-            reader.look()
-            if reader.buffered:
-                await trio.lowlevel.cancel_shielded_checkpoint()  # others want a turn, too
-
     async def _send_continue(self) -> None:
         """Send 100 unless the body is on its way, or the final status is (RFC 9110, 10.1.1)."""
         self._continue_expected = False
@@ -166,7 +154,7 @@ class Http1Exchange(HttpExchange):
             wire.consume()
         try:
             while self._response is not _FINISHED:
-                await self._look()
+                await wire.look()
                 if self.disconnected or self._response is _FINISHED:
                     break
                 held = len(reader.buffered)

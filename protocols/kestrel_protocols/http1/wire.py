@@ -1,5 +1,7 @@
 """A connection's bytes as HTTP/1 sees them: read and not yet used, and whether there is a next."""
 
+import trio
+
 from kestrel_core.connection import Connection
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
@@ -41,17 +43,24 @@ class Wire:
         self.torn: bool = False
         """Whether a send was cancelled in the middle, so that nothing sensible can follow it."""
 
-    @property
-    def has_input(self) -> bool:
-        """Whether bytes of a further request are at hand."""
-        return self.position < len(self.data)
-
     def consume(self) -> None:
         """Tell the reader what was used; from then on the reader itself has what is left."""
         if self.position:
             self.reader.advance(self.position)
             self.position = 0
         self.data = b""
+
+    async def look(self) -> None:
+        """Take what is at hand, even in a cancelled scope.
+
+        Frameworks ask inside a scope that they have cancelled whether there is something; a read
+        would raise there, and would be right to.
+        """
+        reader = self.reader
+        if not reader.buffered:
+            reader.look()
+            if reader.buffered:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # others want a turn, too
 
     def before_waiting(self) -> None:
         """Send what is written, as far as it goes: the application is about to wait."""
