@@ -23,7 +23,11 @@ from kestrel_core.features import Features as Features
 from kestrel_core.features import FeatureSource as FeatureSource
 from kestrel_core.features import PeerCredentials as PeerCredentials
 from kestrel_core.features import SocketInfo as SocketInfo
+from kestrel_core.file_blocks import FileBlocks as FileBlocks
 from kestrel_core.limits import Limits as Limits
+from kestrel_core.memory import Block as Block
+from kestrel_core.memory import MemoryPool as MemoryPool
+from kestrel_core.memory import PoolStatistics as PoolStatistics
 from kestrel_core.memory_pipe import Pipe as Pipe
 from kestrel_core.memory_pipe import duplex_pipe_pair as duplex_pipe_pair
 from kestrel_core.middleware import ConnectionHandler as ConnectionHandler
