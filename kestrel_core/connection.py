@@ -11,10 +11,11 @@ from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.end_reason import EndReason
 from kestrel_core.features import Features, FeatureSource
 from kestrel_core.limits import Limits
+from kestrel_core.memory import MemoryPool
 from kestrel_core.signals import Signal
 from kestrel_core.timers import Deadline, Timers
 
-__all__ = ["Address", "Connection", "MultiplexedConnection"]
+__all__ = ["Address", "Connection", "ConnectionContext", "MultiplexedConnection"]
 
 # Connection ids count up from the time of start, in base 32, so that they differ between two runs
 # of a server and still fit thirteen characters (as Kestrel's do).
@@ -43,6 +44,37 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class ConnectionContext:
+    """What the connections of one server, or of one client program, have in common.
+
+    What is not given is made: default limits, timers that nobody runs yet, a pool of its own.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        timers: Timers | None = None,
+        memory_pool: MemoryPool | None = None,
+    ) -> None:
+        self.limits: Limits = limits or Limits()
+        self.timers: Timers = timers or Timers()
+        self.memory_pool: MemoryPool = memory_pool or MemoryPool(self.timers)
+        self.upgraded_connections: int = 0
+        """How many connections HTTP was upgraded on, now. Read only."""
+
+    def claim_upgrade(self) -> bool:
+        """Count one more upgraded connection, unless `Limits` has no room; tell whether so."""
+        most = self.limits.max_upgraded_connections
+        if most is not None and self.upgraded_connections >= most:
+            return False
+        self.upgraded_connections += 1
+        return True
+
+    def release_upgrade(self) -> None:
+        """Count one upgraded connection less."""
+        self.upgraded_connections -= 1
+
+
 class Connection:
     """A peer, the bytes to and from it, and what is known about both.
 
@@ -59,10 +91,10 @@ class Connection:
         "_sequence_number",
         "close_requested",
         "closed",
+        "context",
         "deadline",
         "end_reason",
         "features",
-        "limits",
         "local",
         "remote",
         "transport",
@@ -71,9 +103,8 @@ class Connection:
     def __init__(
         self,
         transport: DuplexPipe,
+        context: ConnectionContext,
         *,
-        limits: Limits,
-        timers: Timers,
         local: Address | None = None,
         remote: Address | None = None,
     ) -> None:
@@ -81,7 +112,8 @@ class Connection:
         self._sequence_number = next(_sequence)
         self.transport: DuplexPipe = transport
         """The bytes. A middleware that replaces it puts the old one back in a `finally`."""
-        self.limits: Limits = limits
+        self.context: ConnectionContext = context
+        """What it shares with other connections."""
         self.local: Address | None = local
         """Our end, or None where the transport has no name for it."""
         self.remote: Address | None = remote
@@ -89,7 +121,7 @@ class Connection:
         self.features: Features = Features(
             transport if isinstance(transport, FeatureSource) else None
         )
-        self.deadline: Deadline = timers.deadline()
+        self.deadline: Deadline = context.timers.deadline()
         """The one deadline of this connection; whoever is serving it at the moment sets it."""
         self.close_requested: Signal = Signal()
         """Please finish soon: the server is draining, or somebody called `request_close`."""
@@ -98,6 +130,16 @@ class Connection:
         ended its own side has not closed the connection."""
         self.end_reason: EndReason | None = None
         """Why the connection ended, once that is known; see `record_end`."""
+
+    @property
+    def limits(self) -> Limits:
+        """What this connection may have; those of its server."""
+        return self.context.limits
+
+    @property
+    def memory_pool(self) -> MemoryPool:
+        """Where to rent buffers; that of its server."""
+        return self.context.memory_pool
 
     @property
     def id(self) -> str:

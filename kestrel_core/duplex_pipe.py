@@ -189,10 +189,10 @@ class _StreamWriter(PipeWriter):
         self._stream = stream
         self._pending: trio.CancelScope | None = None
 
-    async def _transmit(self, data: bytes) -> None:
+    async def _transmit(self, data: bytes | memoryview) -> None:
         await self._pass_on(self._stream.send_all(data))
 
-    def _transmit_nowait(self, data: bytes) -> int:
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         return 0  # trio's streams have no way to send without waiting
 
     async def _transmit_eof(self) -> None:

@@ -19,6 +19,10 @@ class EndReason(Enum):
     """The peer ended its side between messages."""
     SHUTDOWN = "shutdown"
     """The server was asked to drain and the connection had finished its work."""
+    UPGRADED = "upgraded"
+    """The application took the connection over, and returned."""
+    MAX_REQUESTS_PER_CONNECTION_REACHED = "max_requests_per_connection_reached"
+    MAX_CONNECTION_AGE_REACHED = "max_connection_age_reached"
 
     # The peer's doing.
     CONNECTION_RESET = "connection_reset"
@@ -38,6 +42,9 @@ class EndReason(Enum):
     KEEP_ALIVE_TIMEOUT = "keep_alive_timeout"
     REQUEST_HEADERS_TIMEOUT = "request_headers_timeout"
     REQUEST_BODY_DRAIN_TIMEOUT = "server_timeout"
+    MIN_REQUEST_BODY_DATA_RATE = "min_request_body_data_rate"
+    MIN_RESPONSE_DATA_RATE = "min_response_data_rate"
+    MAX_REQUEST_TIME_EXCEEDED = "max_request_time_exceeded"
 
     # The application's or the server's doing.
     ABORTED_BY_APP = "aborted_by_app"

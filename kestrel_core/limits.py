@@ -1,5 +1,6 @@
 """Every number an operator may change about a connection, with its unit and its pedigree."""
 
+import math
 from typing import Any
 
 import attrs
@@ -17,6 +18,11 @@ def _not_negative(_limits: object, attribute: "attrs.Attribute[Any]", value: flo
         raise ValueError(f"{attribute.name} must be zero or above, not {value}")
 
 
+def _finite(_limits: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{attribute.name} must be above zero and finite, not {value}")
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """What a server lets one peer have. None, or infinity for a time, means unlimited.
@@ -30,6 +36,21 @@ class Limits:
 
     max_connections: int | None = attrs.field(default=None, validator=_above_zero)
     """Connections at once on the whole server; the next is closed without a byte."""
+
+    max_upgraded_connections: int | None = attrs.field(default=None, validator=_not_negative)
+    """Connections at once that HTTP was upgraded on, to a WebSocket or a tunnel; then 503. They do
+    not count towards `max_connections`."""
+
+    max_requests_per_connection: int | None = attrs.field(default=None, validator=_above_zero)
+    """Requests on one connection; the last is answered with `Connection: close` (nginx: 1000)."""
+
+    max_pipelined_requests: int = attrs.field(default=64, validator=_above_zero)
+    """Requests served in a row of those that a client sent at once; then its answers are flushed
+    and other connections have a turn."""
+
+    max_connection_age_seconds: float = attrs.field(default=math.inf, validator=_above_zero)
+    """From then on a connection serves no further request, so that clients come back through the
+    load balancer (gRPC: MAX_CONNECTION_AGE, never by default)."""
 
     max_request_buffer_bytes: int = attrs.field(default=1024 * 1024, validator=_above_zero)
     """Input held for one connection before the handler takes it; then the peer must wait."""
@@ -56,10 +77,28 @@ class Limits:
     request_headers_seconds: float = attrs.field(default=30.0, validator=_above_zero)
     """From a request's first byte to the end of its headers; then 408."""
 
-    request_body_drain_seconds: float = attrs.field(default=5.0, validator=_above_zero)
+    request_body_drain_seconds: float = attrs.field(default=5.0, validator=_finite)
     """How long a body that the application did not read is read and dropped after the answer."""
 
-    linger_seconds: float = attrs.field(default=2.0, validator=_above_zero)
+    min_request_body_bytes_per_second: float | None = attrs.field(
+        default=240.0, validator=_above_zero
+    )
+    """How fast a body must arrive while the application waits for it; else 408."""
+
+    request_body_grace_seconds: float = attrs.field(default=5.0, validator=_above_zero)
+    """How long the application waits for a body before that is asked."""
+
+    min_response_bytes_per_second: float | None = attrs.field(default=240.0, validator=_above_zero)
+    """How fast a client must take a response while it keeps the server waiting; else it is cut."""
+
+    response_grace_seconds: float = attrs.field(default=5.0, validator=_above_zero)
+    """How long the client may keep the server waiting before that is asked."""
+
+    max_request_seconds: float = attrs.field(default=math.inf, validator=_above_zero)
+    """From a request's head to the end of its response; then the application is cancelled, and the
+    client told 503 if it was not told anything else before."""
+
+    linger_seconds: float = attrs.field(default=2.0, validator=_finite)
     """How long input is dropped after a last answer that the peer may still be sending past
     (Apache: lingering close, 2 s), so that a reset does not destroy the answer."""
 

@@ -120,12 +120,12 @@ class Pipe:
         else:
             self.put_eof()
 
-    def put_nowait(self, data: bytes) -> int:
+    def put_nowait(self, data: bytes | memoryview) -> int:
         """Queue what there is room for; return how many bytes that was."""
         room = self.pause_at_bytes - self.unexamined_bytes
         if room <= 0:
             return 0
-        chunk = data[:room]
+        chunk = bytes(data[:room])
         self._chunks.append(chunk)
         self.unexamined_bytes += len(chunk)
         self._readable.wake()
@@ -220,21 +220,30 @@ class _MemoryReader(PipeReader):
 
 
 class _MemoryWriter(PipeWriter):
-    __slots__ = ("_pipe",)
+    __slots__ = ("_in_transit_bytes", "_pipe")
 
     def __init__(self, pipe: Pipe) -> None:
         super().__init__()
         self._pipe = pipe
+        self._in_transit_bytes = 0
 
-    async def _transmit(self, data: bytes) -> None:
-        sent = self._pipe.put_nowait(data)
-        while sent < len(data):
-            await self._pipe.wait_writable()
-            if self._closed or self._broken:
-                self._raise_unusable()
-            sent += self._pipe.put_nowait(data[sent:])
+    @property
+    def backlog_bytes(self) -> int:
+        return self.unflushed_bytes + self._in_transit_bytes + self._pipe.unexamined_bytes
 
-    def _transmit_nowait(self, data: bytes) -> int:
+    async def _transmit(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)[self._pipe.put_nowait(data) :]
+        try:
+            while rest:
+                self._in_transit_bytes = len(rest)
+                await self._pipe.wait_writable()
+                if self._closed or self._broken:
+                    self._raise_unusable()
+                rest = rest[self._pipe.put_nowait(rest) :]
+        finally:
+            self._in_transit_bytes = 0
+
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         return self._pipe.put_nowait(data)
 
     async def _transmit_eof(self) -> None:

@@ -1,6 +1,8 @@
 """The writing end of a pipe: append now, send when it pays, wait only when the peer must."""
 
+import io
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import trio
 
@@ -14,13 +16,17 @@ class PipeWriter(ABC):
     while another task flushes; those bytes wait for the next flush.
 
     A subclass brings `_transmit`, `_transmit_nowait` and `_transmit_eof`, which pass bytes to the
-    layer below, and sets `_closed` or `_broken` when that is no longer possible.
+    layer below, and sets `_closed` or `_broken` when that is no longer possible. One that can have
+    the kernel send files says so by `sends_files` and brings `_transmit_file`.
     """
+
+    sends_files: ClassVar[bool] = False
+    """Whether `send_file` may be called."""
 
     __slots__ = ("_broken", "_chunks", "_closed", "_eof_sent", "_flushing", "unflushed_bytes")
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | memoryview] = []
         self._flushing = False
         self._eof_sent = False
         self._closed = False
@@ -28,8 +34,13 @@ class PipeWriter(ABC):
         self.unflushed_bytes: int = 0
         """How many written bytes no flush has taken yet. Read only."""
 
-    def write(self, data: bytes) -> None:
-        """Append `data`; never waits and never sends.
+    @property
+    def backlog_bytes(self) -> int:
+        """How many written bytes the peer has not taken yet, as far as this layer can tell."""
+        return self.unflushed_bytes
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`; never waits and never sends. A view must not change until it is flushed.
 
         Raises:
             trio.ClosedResourceError: this pipe was closed, or its end was sent, on our side.
@@ -80,13 +91,33 @@ class PipeWriter(ABC):
             if sent == len(data):
                 self.unflushed_bytes = 0
             else:
-                chunks.append(data[sent:])
+                chunks.append(memoryview(data)[sent:])
                 self.unflushed_bytes = len(data) - sent
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Write `data` and flush; raises as they do."""
         self.write(data)
         await self.flush()
+
+    async def send_file(self, file: int, offset: int, count: int) -> int:
+        """Flush, then have the kernel send `count` bytes of a regular file, from `offset`.
+
+        Returns how many bytes there were: fewer if the file ends before. `file` is its descriptor,
+        whose own position neither matters nor changes. Reading a file that is not in the page cache
+        blocks the thread. Cancellation and errors are those of `flush()`, and:
+
+        Raises:
+            OSError: the file cannot be read, or not by the kernel; none of it was sent.
+            io.UnsupportedOperation: `sends_files` is false.
+        """
+        await self.flush()
+        if self._eof_sent:
+            self._raise_unusable()
+        self._flushing = True
+        try:
+            return await self._transmit_file(file, offset, count)
+        finally:
+            self._flushing = False
 
     async def send_eof(self) -> None:
         """Flush, then tell the peer that nothing more will come; reading goes on.
@@ -105,7 +136,7 @@ class PipeWriter(ABC):
             self._flushing = False
         self._eof_sent = True
 
-    def _take(self) -> bytes:
+    def _take(self) -> bytes | memoryview:
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -120,11 +151,18 @@ class PipeWriter(ABC):
         raise trio.ClosedResourceError("the end of this pipe was already sent")
 
     @abstractmethod
-    async def _transmit(self, data: bytes) -> None:
-        """Pass all of `data`, which is not empty, to the layer below; wait while it is full."""
+    async def _transmit(self, data: bytes | memoryview) -> None:
+        """Pass all of `data`, which is not empty, to the layer below; wait while it is full.
+
+        A view is only good until this returns: what is kept for later is copied.
+        """
+
+    async def _transmit_file(self, file: int, offset: int, count: int) -> int:
+        """Do what `send_file` says, with nothing left to flush."""
+        raise io.UnsupportedOperation(f"{type(self).__name__} cannot send files")
 
     @abstractmethod
-    def _transmit_nowait(self, data: bytes) -> int:
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         """Pass on what of `data` can go without waiting; return how many bytes went.
 
         It raises nothing: a broken layer below sets `_broken` and takes everything.

@@ -11,7 +11,7 @@ cancels the inner nursery. Cancelling `serve` from outside is the same without t
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 import trio
@@ -21,6 +21,7 @@ from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import ConfigurationError, KestrelError
 from kestrel_core.limits import Limits
+from kestrel_core.memory import MemoryPool
 from kestrel_core.middleware import ConnectionHandler, Middleware, compose, needs_bytes
 from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.signals import Signal
@@ -61,12 +62,20 @@ class Server:
     """Serves connections on any number of endpoints; see `serve`.
 
     It takes no signals and touches nothing global, so a program may run several. `limits` hold
-    for all endpoints together; `registry` finds transports by scheme. A server serves once.
+    for all endpoints together; `registry` finds transports by scheme; `memory_pool` makes the pool
+    that all connections rent from, which the server closes. A server serves once.
     """
 
-    def __init__(self, *, limits: Limits | None = None, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        registry: Registry | None = None,
+        memory_pool: Callable[[Timers], MemoryPool] = MemoryPool,
+    ) -> None:
         self.limits: Limits = limits or Limits()
         self.registry: Registry = registry or Registry()
+        self._make_memory_pool = memory_pool
         self._listens: list[_Listen] = []
         self._bound: list[_Bound] = []
         self._connections: dict[Connection, None] = {}
@@ -121,7 +130,8 @@ class Server:
             raise RuntimeError("a server serves once; make another")
         timers = Timers()
         async with trio.open_nursery() as background:
-            self._context = TransportContext(background, self.limits, timers)
+            memory_pool = self._make_memory_pool(timers)
+            self._context = TransportContext(background, self.limits, timers, memory_pool)
             background.start_soon(timers.run)
             try:
                 async with trio.open_nursery() as listeners:
@@ -131,6 +141,7 @@ class Server:
                         await self._finished.wait()
             finally:
                 self._serving = None
+                memory_pool.close()
             background.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
@@ -269,7 +280,9 @@ class Server:
 
     def _is_full(self) -> bool:
         most = self.limits.max_connections
-        return most is not None and len(self._connections) >= most
+        if most is None or self._context is None:
+            return False
+        return len(self._connections) - self._context.upgraded_connections >= most
 
     def _fail(self, error: KestrelError | OSError) -> None:
         """Stop serving; `serve` will raise `error`, unless there was an earlier one."""

@@ -7,9 +7,10 @@ from typing import ClassVar, TypeVar
 
 import trio
 
-from kestrel_core.connection import Connection
+from kestrel_core.connection import Connection, ConnectionContext
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.limits import Limits
+from kestrel_core.memory import MemoryPool
 from kestrel_core.timers import Timers
 
 __all__ = ["Listener", "Transport", "TransportContext", "open_transport_context"]
@@ -17,17 +18,22 @@ __all__ = ["Listener", "Transport", "TransportContext", "open_transport_context"
 SharedT = TypeVar("SharedT")
 
 
-class TransportContext:
+class TransportContext(ConnectionContext):
     """What a transport may use of the program around it; one for each server, or client.
 
     `nursery` runs a transport's background tasks and outlives its listeners and connections;
-    nothing in it may raise. `limits` and `timers` go into each `Connection`.
+    nothing in it may raise. Each `Connection` is given this context.
     """
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits, timers: Timers) -> None:
-        self.nursery = nursery
-        self.limits = limits
-        self.timers = timers
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        limits: Limits | None = None,
+        timers: Timers | None = None,
+        memory_pool: MemoryPool | None = None,
+    ) -> None:
+        super().__init__(limits, timers, memory_pool)
+        self.nursery: trio.Nursery = nursery
         self._shared: dict[object, object] = {}
 
     def shared(self, kind: "Callable[[TransportContext], SharedT]") -> SharedT:
@@ -46,12 +52,15 @@ async def open_transport_context(
 ) -> AsyncGenerator[TransportContext]:
     """Open a context to connect with, for programs that are clients only.
 
-    Close the connections before leaving it: their timers and pollers end here.
+    Close the connections before leaving it: their timers, pollers and memory end here.
     """
-    timers = Timers()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(timers.run)
-        yield TransportContext(nursery, limits or Limits(), timers)
+        context = TransportContext(nursery, limits)
+        nursery.start_soon(context.timers.run)
+        try:
+            yield context
+        finally:
+            context.memory_pool.close()
         nursery.cancel_scope.cancel()
 
 

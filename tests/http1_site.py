@@ -210,12 +210,12 @@ class _WatchedWriter(PipeWriter):
         self._inner = inner
         self._flushes = flushes
 
-    async def _transmit(self, data: bytes) -> None:
-        self._flushes.append(data)
+    async def _transmit(self, data: bytes | memoryview) -> None:
+        self._flushes.append(bytes(data))
         await self._inner.send(data)
 
-    def _transmit_nowait(self, data: bytes) -> int:
-        self._flushes.append(data)
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
+        self._flushes.append(bytes(data))
         self._inner.write(data)
         self._inner.flush_nowait()
         return len(data)
@@ -256,7 +256,7 @@ async def read_body(receive: Receive) -> bytes:
         if event == {"type": "http.disconnect"}:
             raise Disconnected
         assert event["type"] == "http.request"
-        assert event.keys() == {"type", "body", "more_body"}
+        assert event.keys() - {"trailers"} == {"type", "body", "more_body"}
         assert isinstance(event["body"], bytes)
         parts.append(event["body"])
         more_body = event["more_body"]

@@ -19,7 +19,7 @@ from kestrel_core.limits import Limits
 
 __all__ = ["LimitOption", "limit_options", "limits_from"]
 
-_METAVARS = {"bytes": "BYTES", "seconds": "SECONDS"}
+_METAVARS = {"bytes": "BYTES", "seconds": "SECONDS", "second": "BYTES"}
 
 
 class LimitOption(click.Option):
@@ -28,8 +28,9 @@ class LimitOption(click.Option):
     def __init__(self, field: "attrs.Attribute[Any]", explanation: str) -> None:
         kinds = get_args(field.type) or (field.type,)
         self._fractional = float in kinds
-        self._may_be_unlimited = self._fractional or type(None) in kinds
-        default = "none" if field.default is None else f"{field.default:.15g}"
+        self._unlimited = None if type(None) in kinds else math.inf
+        self._may_be_unlimited = self._fractional or self._unlimited is None
+        default = "none" if field.default in (None, math.inf) else f"{field.default:.15g}"
         super().__init__(
             [_option_name(field.name)],
             type=str,
@@ -43,7 +44,7 @@ class LimitOption(click.Option):
         self, _context: click.Context, _option: click.Parameter, text: str
     ) -> float | int | None:
         if text.lower() == "none" and self._may_be_unlimited:
-            return math.inf if self._fractional else None
+            return self._unlimited
         try:
             return float(text) if self._fractional else int(text)
         except ValueError:

@@ -8,13 +8,11 @@ from functools import partial
 import attrs
 import trio
 
-from kestrel_core.connection import Address, Connection, close_within
+from kestrel_core.connection import Address, Connection, ConnectionContext, close_within
 from kestrel_core.end_reason import EndReason
-from kestrel_core.limits import Limits
 from kestrel_core.memory_pipe import duplex_pipe_pair
 from kestrel_core.middleware import ConnectionHandler, Middleware
 from kestrel_core.testing.expectations import expect, hold, settle
-from kestrel_core.timers import Timers
 
 __all__ = ["check_middleware"]
 
@@ -72,21 +70,22 @@ class _Setting:
     @asynccontextmanager
     async def wire(self) -> AsyncGenerator[tuple[Connection, Connection]]:
         """Make a connected client and server, without anything around them yet."""
-        timers = Timers()
+        context = ConnectionContext()
         here, there = Address("client"), Address("server")
         near, far = duplex_pipe_pair(4096)
-        client = Connection(near, limits=Limits(), timers=timers, local=here, remote=there)
-        server = Connection(far, limits=Limits(), timers=timers, local=there, remote=here)
+        client = Connection(near, context, local=here, remote=there)
+        server = Connection(far, context, local=there, remote=here)
         near.peer_gone.listen(client.closed.set)
         far.peer_gone.listen(server.closed.set)
         tasks_before = trio.lowlevel.current_statistics().tasks_living
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(timers.run)
+            nursery.start_soon(context.timers.run)
             try:
                 yield client, server
             finally:
                 for connection in (client, server):
                     await close_within(connection, 1.0)
+                context.memory_pool.close()
                 nursery.cancel_scope.cancel()
         tasks = trio.lowlevel.current_statistics().tasks_living - tasks_before
         expect(tasks == 0, f"{tasks} tasks were left running")

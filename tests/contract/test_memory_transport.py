@@ -346,7 +346,7 @@ class ConnectsToNobody(WrappingTransport):
             return await super().connect(endpoint, context)
         except OSError:
             near, _ = duplex_pipe_pair()
-            return Connection(near, limits=context.limits, timers=context.timers)
+            return Connection(near, context)
 
 
 class MixesUpClients(WrappingTransport):

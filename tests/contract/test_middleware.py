@@ -4,13 +4,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kestrel_core.connection import Connection
+from kestrel_core.connection import Connection, ConnectionContext
 from kestrel_core.duplex_pipe import DuplexPipe
-from kestrel_core.limits import Limits
 from kestrel_core.middleware import ConnectionHandler, Middleware
 from kestrel_core.pipe_reader import SeparatorNotFound
 from kestrel_core.testing import check_middleware
-from kestrel_core.timers import Timers
 
 
 class XorStream(trio.abc.HalfCloseableStream):
@@ -140,7 +138,7 @@ async def does_not_call(connection: Connection, following: ConnectionHandler) ->
 
 
 async def calls_with_another(connection: Connection, following: ConnectionHandler) -> None:
-    other = Connection(connection.transport, limits=Limits(), timers=Timers())
+    other = Connection(connection.transport, ConnectionContext())
     await following(other)
 
 

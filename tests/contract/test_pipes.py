@@ -54,14 +54,14 @@ class LayeredWriter(PipeWriter):
         super().__init__()
         self.inner = inner
 
-    async def _transmit(self, data: bytes) -> None:
+    async def _transmit(self, data: bytes | memoryview) -> None:
         try:
             await self.inner.send(data)
         except trio.BrokenResourceError:
             self._broken = True
             raise
 
-    def _transmit_nowait(self, data: bytes) -> int:
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         return 0
 
     async def _transmit_eof(self) -> None:
@@ -298,30 +298,30 @@ READER_FAULTS: list[tuple[type[LayeredReader], str]] = [
 
 
 class SendsAtOnce(LayeredWriter):
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         super().write(data)
         self.inner.write(self._take())
         self.inner.flush_nowait()
 
 
 class CountsNothing(LayeredWriter):
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         super().write(data)
         self.unflushed_bytes = 0
 
 
 class SwapsTheOrder(LayeredWriter):
-    def _transmit_nowait(self, data: bytes) -> int:
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         self._chunks.append(b"")
         return 0
 
-    def _take(self) -> bytes:
+    def _take(self) -> bytes | memoryview:
         self._chunks.reverse()
         return super()._take()
 
 
 class ClaimsToHaveSent(LayeredWriter):
-    def _transmit_nowait(self, data: bytes) -> int:
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         return len(data)
 
 
@@ -337,19 +337,19 @@ class NeverEnds(LayeredWriter):
 
 
 class WritesPastTheEnd(LayeredWriter):
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._eof_sent = False
         super().write(data)
 
 
 class WritesWhenClosed(LayeredWriter):
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if not self._closed:
             super().write(data)
 
 
 class DoesNotNoticeAGonePeer(LayeredWriter):
-    async def _transmit(self, data: bytes) -> None:
+    async def _transmit(self, data: bytes | memoryview) -> None:
         try:
             await self.inner.send(data)
         except trio.BrokenResourceError:

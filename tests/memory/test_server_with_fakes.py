@@ -44,7 +44,7 @@ class FakeListener(Listener):
 
     def connect(self, pipe: DuplexPipe) -> Connection:
         """Deliver a connection over `pipe`."""
-        connection = Connection(pipe, limits=self.context.limits, timers=self.context.timers)
+        connection = Connection(pipe, self.context)
         self.deliver(connection)
         return connection
 
@@ -324,9 +324,7 @@ async def test_other_middleware_is_welcome_there(autojump_clock: MockClock) -> N
     server.listen("fake://name", handler, middleware=[looks_on])
     async with serving(server):
         context = transport.listeners[0].context
-        connection = FakeMultiplexedConnection(
-            duplex_pipe_pair()[0], limits=context.limits, timers=context.timers
-        )
+        connection = FakeMultiplexedConnection(duplex_pipe_pair()[0], context)
         transport.listeners[0].deliver(connection)
         await connection.closed.wait()
         with pytest.raises(ConfigurationError):

@@ -7,10 +7,8 @@ import trio
 from trio.testing import MockClock
 
 from kestrel_core.cli.access_log import log_exchange
-from kestrel_core.connection import Address, Connection
-from kestrel_core.limits import Limits
+from kestrel_core.connection import Address, Connection, ConnectionContext
 from kestrel_core.memory_pipe import duplex_pipe_pair
-from kestrel_core.timers import Timers
 
 
 @attrs.define
@@ -26,7 +24,7 @@ class FakeExchange:
 
 def connection(remote: Address | None) -> Connection:
     pipe, _ = duplex_pipe_pair()
-    return Connection(pipe, limits=Limits(), timers=Timers(), remote=remote)
+    return Connection(pipe, ConnectionContext(), remote=remote)
 
 
 @pytest.fixture

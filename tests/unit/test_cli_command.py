@@ -80,7 +80,7 @@ def test_plugins_takes_none_of_the_servers_options(capsys: pytest.CaptureFixture
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--interface", "cgi"], "'cgi' is not one of 'asgi', 'wsgi'"),
         (["--max-connections", "few"], "'few' is not a whole number"),
-        (["--linger-seconds", "0"], "--linger-seconds must be above zero, not 0"),
+        (["--linger-seconds", "0"], "--linger-seconds must be above zero and finite, not 0"),
         (["--workers", "4"], "No such option"),
     ],
 )

@@ -19,6 +19,18 @@ def test_the_defaults_are_kestrels() -> None:
     assert limits.keep_alive_seconds == 130
     assert limits.request_headers_seconds == 30
     assert limits.request_body_drain_seconds == 5
+    assert limits.max_upgraded_connections is None
+    assert limits.min_request_body_bytes_per_second == 240
+    assert limits.request_body_grace_seconds == 5
+    assert limits.min_response_bytes_per_second == 240
+    assert limits.response_grace_seconds == 5
+
+
+def test_what_kestrel_has_not_is_off() -> None:
+    limits = Limits()
+    assert limits.max_requests_per_connection is None
+    assert limits.max_connection_age_seconds == math.inf
+    assert limits.max_request_seconds == math.inf
 
 
 @pytest.mark.parametrize("field", [field.name for field in attrs.fields(Limits)])
@@ -28,13 +40,20 @@ def test_no_limit_may_be_negative(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", [field.name for field in attrs.fields(Limits)])
-def test_only_a_body_may_be_limited_to_nothing(field: str) -> None:
+def test_only_bodies_and_upgrades_may_be_limited_to_nothing(field: str) -> None:
     settings: dict[str, Any] = {field: 0}
-    if field == "max_request_body_bytes":
-        assert Limits(**settings).max_request_body_bytes == 0
+    if field in ("max_request_body_bytes", "max_upgraded_connections"):
+        assert getattr(Limits(**settings), field) == 0
     else:
-        with pytest.raises(ValueError, match=f"{field} must be above zero, not 0"):
+        with pytest.raises(ValueError, match=f"{field} must be above zero"):
             Limits(**settings)
+
+
+@pytest.mark.parametrize("field", ["request_body_drain_seconds", "linger_seconds"])
+def test_what_bounds_the_end_of_a_connection_is_finite(field: str) -> None:
+    settings: dict[str, Any] = {field: math.inf}
+    with pytest.raises(ValueError, match=f"{field} must be above zero and finite, not inf"):
+        Limits(**settings)
 
 
 def test_what_is_no_number_is_refused() -> None:

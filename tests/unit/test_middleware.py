@@ -1,14 +1,12 @@
 import pytest
 
-from kestrel_core.connection import Connection
-from kestrel_core.limits import Limits
+from kestrel_core.connection import Connection, ConnectionContext
 from kestrel_core.memory_pipe import duplex_pipe_pair
 from kestrel_core.middleware import ConnectionHandler, Middleware, compose, needs_bytes
-from kestrel_core.timers import Timers
 
 
 def a_connection() -> Connection:
-    return Connection(duplex_pipe_pair()[0], limits=Limits(), timers=Timers())
+    return Connection(duplex_pipe_pair()[0], ConnectionContext())
 
 
 def recording(name: str, calls: list[str]) -> Middleware:

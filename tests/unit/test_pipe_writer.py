@@ -18,15 +18,15 @@ class RecordingWriter(PipeWriter):
         self.ends = 0
         self.may_go_on = trio.Event()
 
-    async def _transmit(self, data: bytes) -> None:
+    async def _transmit(self, data: bytes | memoryview) -> None:
         if len(data) > self.room:
             await self.may_go_on.wait()
-        self.passed.append(data)
+        self.passed.append(bytes(data))
 
-    def _transmit_nowait(self, data: bytes) -> int:
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         count = min(self.room, len(data))
         self.room -= count
-        self.passed_nowait.append(data[:count])
+        self.passed_nowait.append(bytes(data[:count]))
         return count
 
     async def _transmit_eof(self) -> None:

@@ -5,10 +5,9 @@ from wsgiref.types import WSGIEnvironment
 
 import pytest
 
-from kestrel_core.connection import Address, Connection
-from kestrel_core.limits import Limits
+from kestrel_core.connection import Address, Connection, ConnectionContext
+from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.memory_pipe import duplex_pipe_pair
-from kestrel_core.timers import Timers
 from kestrel_protocols.http import Headers, HttpExchange
 from kestrel_protocols.wsgi.environ import Environs
 from kestrel_protocols.wsgi.file_wrapper import FileWrapper
@@ -30,9 +29,7 @@ class Request(HttpExchange):
         remote: Address | None = REMOTE,
     ) -> None:
         pipe, _ = duplex_pipe_pair()
-        self.connection = Connection(
-            pipe, limits=Limits(), timers=Timers(), local=local, remote=remote
-        )
+        self.connection = Connection(pipe, ConnectionContext(), local=local, remote=remote)
         self.method = method
         self.target = target.encode("latin-1")
         self.raw_path, _, self.query = self.target.partition(b"?")
@@ -72,7 +69,52 @@ class Request(HttpExchange):
     async def write(self, data: bytes) -> None:
         raise NotImplementedError
 
-    async def finish(self) -> None:
+    async def finish(self, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        raise NotImplementedError
+
+    @property
+    def trailers(self) -> Headers:
+        raise NotImplementedError
+
+    @property
+    def takes_trailers(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def upgradable(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def max_body_bytes(self) -> int | None:
+        raise NotImplementedError
+
+    @max_body_bytes.setter
+    def max_body_bytes(self, value: int | None) -> None:
+        raise NotImplementedError
+
+    @property
+    def min_body_bytes_per_second(self) -> float | None:
+        raise NotImplementedError
+
+    @min_body_bytes_per_second.setter
+    def min_body_bytes_per_second(self, value: float | None) -> None:
+        raise NotImplementedError
+
+    @property
+    def min_response_bytes_per_second(self) -> float | None:
+        raise NotImplementedError
+
+    @min_response_bytes_per_second.setter
+    def min_response_bytes_per_second(self, value: float | None) -> None:
+        raise NotImplementedError
+
+    async def inform(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        raise NotImplementedError
+
+    async def write_file(self, file: int, offset: int, count: int) -> None:
+        raise NotImplementedError
+
+    async def upgrade(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> DuplexPipe:
         raise NotImplementedError
 
 

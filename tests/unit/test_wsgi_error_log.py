@@ -5,16 +5,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from kestrel_core.connection import Connection
-from kestrel_core.limits import Limits
+from kestrel_core.connection import Connection, ConnectionContext
 from kestrel_core.memory_pipe import duplex_pipe_pair
-from kestrel_core.timers import Timers
 from kestrel_protocols.wsgi.error_log import ErrorLog
 
 
 @pytest.fixture
 async def connection() -> Connection:
-    return Connection(duplex_pipe_pair()[0], limits=Limits(), timers=Timers())
+    return Connection(duplex_pipe_pair()[0], ConnectionContext())
 
 
 @pytest.fixture

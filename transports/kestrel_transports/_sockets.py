@@ -9,8 +9,11 @@ answer to an upload that it did not want to see the end of.
 """
 
 import errno
+import fcntl
+import os
 import socket
 import struct
+import termios
 from collections.abc import Awaitable, Generator
 from contextlib import suppress
 from enum import Enum, auto
@@ -33,6 +36,12 @@ __all__ = ["SocketPipe", "connection_over"]
 # (Receiving into fresh bytes costs the same for every size up to 1 MiB.)
 _RECEIVE_BYTES = 64 * 1024
 _MOST_RECEIVE_BYTES = 512 * 1024
+
+# The most that one sendfile sends, so that a fast peer and a slow disk leave others their turn.
+_MOST_FILE_BYTES = 1024 * 1024
+
+# What sendfile says of the socket and not of the file.
+_PEER_ERRORS = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT})
 
 # Closing with this linger time drops what is unsent and resets the connection.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -230,24 +239,62 @@ class _SocketReader(PipeReader):
 
 
 class _SocketWriter(PipeWriter):
-    __slots__ = ("_pipe",)
+    __slots__ = ("_in_transit_bytes", "_pipe")
+
+    sends_files = True
 
     def __init__(self, pipe: SocketPipe) -> None:
         super().__init__()
         self._pipe = pipe
+        self._in_transit_bytes = 0
 
-    async def _transmit(self, data: bytes) -> None:
+    @property
+    def backlog_bytes(self) -> int:
+        return self.unflushed_bytes + self._in_transit_bytes + _queued_bytes(self._pipe.connected)
+
+    async def _transmit(self, data: bytes | memoryview) -> None:
         sent = self._send(data)
         if sent < len(data):
             await self._transmit_rest(memoryview(data)[sent:])
 
     async def _transmit_rest(self, rest: memoryview) -> None:
+        try:
+            while rest:
+                self._in_transit_bytes = len(rest)
+                await self._wait_writable()
+                rest = rest[self._send(rest) :]
+        finally:
+            self._in_transit_bytes = 0
+
+    async def _wait_writable(self) -> None:
+        with suppress(trio.ClosedResourceError):  # or a reader was woken, and we along with it
+            await trio.lowlevel.wait_writable(self._pipe.connected)
+        self._pipe.raise_unless_open()
+
+    async def _transmit_file(self, file: int, offset: int, count: int) -> int:
         pipe = self._pipe
-        while rest:
-            with suppress(trio.ClosedResourceError):  # or a reader was woken, and we along with it
-                await trio.lowlevel.wait_writable(pipe.connected)
-            pipe.raise_unless_open()
-            rest = rest[self._send(rest) :]
+        sent = 0
+        while sent < count:
+            most = min(count - sent, _MOST_FILE_BYTES)
+            try:
+                just_sent = os.sendfile(pipe.connected.fileno(), file, offset + sent, most)
+            except BlockingIOError:
+                await self._wait_writable()
+                continue
+            except OSError as error:
+                if error.errno not in _PEER_ERRORS:
+                    if sent:
+                        break
+                    raise
+                pipe.broke_output(error)
+                raise trio.BrokenResourceError("the peer is gone") from error
+            if not just_sent:
+                break
+            sent += just_sent
+            if just_sent == _MOST_FILE_BYTES and sent < count:
+                await trio.lowlevel.checkpoint()
+                pipe.raise_unless_open()
+        return sent
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
@@ -258,7 +305,7 @@ class _SocketWriter(PipeWriter):
             self._pipe.broke_output(error)
             raise trio.BrokenResourceError("the peer is gone") from error
 
-    def _transmit_nowait(self, data: bytes) -> int:
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
         try:
             return self._pipe.connected.send(data)
         except BlockingIOError:
@@ -282,6 +329,18 @@ class _SocketWriter(PipeWriter):
         self.unflushed_bytes = 0
 
 
+def _queued_bytes(connected: socket.socket) -> int:
+    """Return how much of what was sent the kernel still holds because the peer has not taken it.
+
+    Only some systems tell that of a socket; the others are taken at their word that it is sent.
+    """
+    try:
+        (queued,) = struct.unpack("i", fcntl.ioctl(connected, termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return 0
+    return int(queued)
+
+
 def connection_over(
     pipe: SocketPipe,
     context: TransportContext,
@@ -290,8 +349,6 @@ def connection_over(
     remote: Address | None,
 ) -> Connection:
     """Return a new connection over `pipe`, which knows when that is gone."""
-    connection = Connection(
-        pipe, limits=context.limits, timers=context.timers, local=local, remote=remote
-    )
+    connection = Connection(pipe, context, local=local, remote=remote)
     pipe.gone = connection.closed
     return connection

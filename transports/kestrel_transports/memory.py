@@ -178,9 +178,7 @@ def _listeners() -> dict[str, _MemoryListener]:
 def _connection(
     pipe: MemoryDuplexPipe, context: TransportContext, *, local: Address, remote: Address
 ) -> Connection:
-    connection = Connection(
-        pipe, limits=context.limits, timers=context.timers, local=local, remote=remote
-    )
+    connection = Connection(pipe, context, local=local, remote=remote)
     pipe.peer_gone.listen(connection.closed.set)
     return connection
 
