@@ -67,7 +67,12 @@ async def test_all_of_it(serving: Serving, log: ServerLog) -> None:
         "client": ("203.0.113.7", 4711),
         "server": ("192.0.2.1", 443),
         "state": {},
-        "extensions": {},
+        "extensions": {
+            "http.request.trailers": {},
+            "http.response.early_hint": {},
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
+        },
     }
     expect_types(scope)
 

@@ -65,7 +65,8 @@ async def test_a_client_that_reads_slowly_gets_everything(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, body)
 
-    async with serving(app, endpoint=NARROW) as site:
+    limits = Limits(min_response_bytes_per_second=50)
+    async with serving(app, endpoint=NARROW, limits=limits) as site:
         client = await site.connect()
         await client.send(request(b"connection: close"))
         received = b""
@@ -125,7 +126,7 @@ async def test_a_cancelled_send_ends_the_connection(
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
-        with trio.move_on_after(5) as scope_:
+        with trio.move_on_after(4) as scope_:
             await send({"type": "http.response.body", "body": PIECE * 50, "more_body": True})
         assert scope_.cancelled_caught
         try:
@@ -149,7 +150,7 @@ async def test_a_cancelled_whole_response_ends_the_connection(
     sent: bytes, serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        with trio.move_on_after(5):
+        with trio.move_on_after(4):
             await answer(send, PIECE * 50)
 
     async with serving(app, endpoint=NARROW) as site:
@@ -166,7 +167,7 @@ async def test_an_application_that_fails_because_send_took_too_long(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(4):
             await answer(send, PIECE * 50)
 
     async with serving(app, endpoint=NARROW) as site:

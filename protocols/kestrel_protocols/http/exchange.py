@@ -5,7 +5,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeAlias
 
 from kestrel_core.connection import Connection
+from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_protocols.http.rejection import Rejection
+from kestrel_protocols.http.target_path import resolve_path
 
 __all__ = [
     "BadRequest",
@@ -14,6 +16,7 @@ __all__ = [
     "HttpApplication",
     "HttpExchange",
     "ResponseError",
+    "TooManyUpgrades",
 ]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -26,6 +29,10 @@ class ClientDisconnected(OSError):
 
 class ResponseError(RuntimeError):
     """The application's response is not one: bad fields, wrong length, wrong order of calls."""
+
+
+class TooManyUpgrades(ResponseError):
+    """`Limits.max_upgraded_connections` are upgraded already. Let it pass, and the answer is 503."""
 
 
 class BadRequest(Exception):
@@ -42,7 +49,8 @@ class HttpExchange(ABC):
     Its own task may receive and send, and so may tasks that the application starts, one receiving
     and one sending at a time. When the application returns, the exchange is over.
 
-    A response is `respond`, or `start`, any number of `write`, and `finish`.
+    A response is `respond`, or `start`, any number of `write` and `write_file`, and `finish`; before
+    it, any number of `inform`. Or the connection is taken over by `upgrade`.
     """
 
     __slots__ = (
@@ -64,7 +72,7 @@ class HttpExchange(ABC):
     method: str
     """As sent: methods are case-sensitive (RFC 9110, 9.1)."""
     target: bytes
-    """The request target as sent, or what a version has in its place."""
+    """The request target as sent, or what a version has in its place; a host and port for CONNECT."""
     path: str
     """The target's path, percent-decoded as UTF-8; undecodable bytes become U+FFFD."""
     raw_path: bytes
@@ -86,6 +94,72 @@ class HttpExchange(ABC):
     @abstractmethod
     def body_complete(self) -> bool:
         """Whether all of the request's body has been received by the application."""
+
+    @property
+    def resolved_path(self) -> str:
+        """The path for routing: as `path`, but without dot segments, and an escaped slash stays so.
+
+        "/a/%2e%2e/b%2Fc" is "/b%2Fc": no segment can be made up of two, or climb above the root.
+        """
+        return resolve_path(self.raw_path)
+
+    @property
+    @abstractmethod
+    def trailers(self) -> Headers:
+        """The fields that followed the body; none while `body_complete` is false."""
+
+    @property
+    @abstractmethod
+    def max_body_bytes(self) -> int | None:
+        """How long the body may be; `Limits.max_request_body_bytes` unless set.
+
+        To be set before the first `receive`; None is unlimited.
+
+        Raises:
+            RuntimeError: it was set later.
+        """
+
+    @max_body_bytes.setter
+    @abstractmethod
+    def max_body_bytes(self, value: int | None) -> None: ...
+
+    @property
+    @abstractmethod
+    def min_body_bytes_per_second(self) -> float | None:
+        """How fast the body must come; `Limits.min_request_body_bytes_per_second` unless set.
+
+        None is as slowly as it likes.
+        """
+
+    @min_body_bytes_per_second.setter
+    @abstractmethod
+    def min_body_bytes_per_second(self, value: float | None) -> None: ...
+
+    @property
+    @abstractmethod
+    def min_response_bytes_per_second(self) -> float | None:
+        """How fast the response must be taken; `Limits.min_response_bytes_per_second` unless set.
+
+        None is as slowly as the client likes.
+        """
+
+    @min_response_bytes_per_second.setter
+    @abstractmethod
+    def min_response_bytes_per_second(self, value: float | None) -> None: ...
+
+    @property
+    @abstractmethod
+    def takes_trailers(self) -> bool:
+        """Whether the client said `TE: trailers`; to others they are not sent (RFC 9110, 6.5.1)."""
+
+    @property
+    @abstractmethod
+    def upgradable(self) -> bool:
+        """Whether the client asks for what `upgrade` does.
+
+        That is a tunnel to `target`, if `method` is CONNECT, or else a protocol that its field
+        Upgrade names.
+        """
 
     @property
     @abstractmethod
@@ -122,6 +196,17 @@ class HttpExchange(ABC):
         """
 
     @abstractmethod
+    async def inform(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Send an informational response, such as 103 with Link fields (RFC 8297), at once.
+
+        A client that speaks HTTP/1.0 is not sent any.
+
+        Raises:
+            ResponseError: the status is not informational, or is 101, or the response was started.
+            ClientDisconnected: the client is gone.
+        """
+
+    @abstractmethod
     async def respond(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
     ) -> None:
@@ -150,11 +235,41 @@ class HttpExchange(ABC):
         """
 
     @abstractmethod
-    async def finish(self) -> None:
-        """Complete the response.
+    async def write_file(self, file: int, offset: int, count: int) -> None:
+        """Send `count` bytes of an open file from `offset` as a piece of the body.
+
+        `file` is a descriptor of a regular file, and stays the caller's. The kernel sends it
+        where it can; elsewhere a worker thread reads it. Raises as `write` does, and:
 
         Raises:
-            ResponseError: no response was started, or it is shorter than it announced.
+            ResponseError: the file is shorter than that; the response is cut off.
+            OSError: the file cannot be read.
+        """
+
+    @abstractmethod
+    async def finish(self, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Complete the response, with `trailers` where the client and the framing take them.
+
+        On HTTP/1.1 the framing does if the response has no Content-Length.
+
+        Raises:
+            ResponseError: no response was started, or it is shorter than it announced, or a trailer
+                is a field that may not be one.
+            ClientDisconnected: the client is gone.
+        """
+
+    @abstractmethod
+    async def upgrade(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> DuplexPipe:
+        """Switch protocols: answer 101, or 200 to CONNECT, and return the connection's bytes.
+
+        `headers` of a 101 have Upgrade; Connection is added. From then on no limit and no rate of
+        HTTP holds, and the connection ends when the application returns. Watch
+        `connection.close_requested` to end it when the server drains. Cancellation loses the
+        connection.
+
+        Raises:
+            ResponseError: the client did not ask for it, or a response was started.
+            TooManyUpgrades: the server's limit is reached; a response can still be sent.
             ClientDisconnected: the client is gone.
         """
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from enum import IntEnum
 from http import HTTPStatus
@@ -10,7 +10,15 @@ from typing import Any
 
 from kestrel_protocols.http.exchange import ResponseError
 
-__all__ = ["FieldLines", "date_and_server", "date_line", "field_lines", "reason_phrase"]
+__all__ = [
+    "FieldLines",
+    "date_and_server",
+    "field_lines",
+    "reason_phrase",
+    "stamp_with",
+    "trailer_lines",
+    "without_own",
+]
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 
@@ -35,7 +43,17 @@ class FieldKind(IntEnum):
     DATE = 4
     SERVER = 5
     SET_COOKIE = 6
+    ALT_SVC = 7
 
+
+# What may not follow a body, because it frames or routes the message, says how to read its content,
+# authenticates somebody or controls caches (RFC 9110, 6.5.1).
+_NOT_IN_TRAILERS = frozenset(
+    b"age authorization cache-control connection content-encoding content-length content-range"
+    b" content-type date expires host keep-alive location pragma proxy-authenticate"
+    b" proxy-authorization retry-after set-cookie te trailer transfer-encoding upgrade vary warning"
+    b" www-authenticate".split()
+)
 
 _KINDS = {
     b"content-length": FieldKind.CONTENT_LENGTH,
@@ -44,6 +62,7 @@ _KINDS = {
     b"date": FieldKind.DATE,
     b"server": FieldKind.SERVER,
     b"set-cookie": FieldKind.SET_COOKIE,
+    b"alt-svc": FieldKind.ALT_SVC,
 }
 
 
@@ -81,10 +100,9 @@ class FieldLines:
         "chunked",
         "closes",
         "content_length",
-        "has_date",
-        "has_server",
         "is_plain",
         "lines",
+        "own_stamps",
     )
 
     def __init__(
@@ -94,8 +112,8 @@ class FieldLines:
         self.chunked: bool = False
         self.closes: bool = False
         self.cacheable: bool = True
-        self.has_date: bool = False
-        self.has_server: bool = False
+        self.own_stamps: list[bytes] = []
+        """The names of those fields that the server would otherwise add."""
         lines = [first_line]
         try:
             for name, value in headers:
@@ -110,7 +128,7 @@ class FieldLines:
                         lines.pop()
         except (AttributeError, TypeError, ValueError) as error:
             raise ResponseError(f"headers are pairs of bytes; this one is not: {error}") from error
-        self.is_plain: bool = not (self.closes or self.chunked or self.has_date or self.has_server)
+        self.is_plain: bool = not (self.closes or self.chunked or self.own_stamps)
         """Whether no field but Content-Length concerns the server."""
         if self.chunked and self.content_length is not None:
             raise ResponseError("a response has Content-Length or Transfer-Encoding, not both")
@@ -138,12 +156,10 @@ class FieldLines:
         elif kind is FieldKind.CONNECTION:
             options = [option.strip(b" \t") for option in value.lower().split(b",")]
             self.closes = self.closes or b"close" in options
-        elif kind is FieldKind.DATE:
-            self.has_date = True
-        elif kind is FieldKind.SERVER:
-            self.has_server = True
-        else:
+        elif kind is FieldKind.SET_COOKIE:
             self.cacheable = False  # a secret of one client has no business in a cache
+        else:
+            self.own_stamps.append(kind.name.lower().replace("_", "-").encode("ascii"))
 
 
 class _LinesCache(dict[tuple[Any, ...], FieldLines]):
@@ -201,9 +217,38 @@ def date_and_server() -> bytes:
     return _stamp
 
 
-def date_line() -> bytes:
-    """Return the line Date with a line end before it."""
-    return date_and_server().partition(b"\r\nserver")[0]
+def stamp_with(alt_svc: bytes | None) -> Callable[[], bytes]:
+    """Return a function like `date_and_server` that adds a line Alt-Svc (RFC 7838, 3), if any.
+
+    Raises:
+        ResponseError: `alt_svc` is no field value.
+    """
+    if alt_svc is None:
+        return date_and_server
+    line = FieldLines(200, [(b"alt-svc", alt_svc)], b"").lines
+    return lambda: date_and_server() + line
+
+
+def without_own(stamp: bytes, fields: FieldLines) -> bytes:
+    """Return the lines of `stamp` but for those fields that the application sends itself."""
+    lines = stamp.split(b"\r\n")[1:]
+    return b"".join(
+        b"\r\n" + line for line in lines if line.partition(b":")[0] not in fields.own_stamps
+    )
+
+
+def trailer_lines(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return `trailers` as lines, each with its line end.
+
+    Raises:
+        ResponseError: a name or value is not one, or a field may not be a trailer.
+    """
+    fields = list(trailers)
+    lines = FieldLines(200, fields, b"").lines
+    for name, _ in fields:
+        if name.lower() in _NOT_IN_TRAILERS:
+            raise ResponseError(f"{name!r} may not be a trailer")
+    return lines[2:] + b"\r\n" if lines else b""
 
 
 def reason_phrase(status: int) -> str:

@@ -7,11 +7,12 @@ then is how frameworks get out of a handler, and leaving without an answer is ri
 import logging
 
 from kestrel_core.end_reason import EndReason
-from kestrel_protocols.http.exchange import BadRequest, ClientDisconnected
+from kestrel_protocols.http.exchange import BadRequest, ClientDisconnected, TooManyUpgrades
+from kestrel_protocols.http.fields import reason_phrase
 from kestrel_protocols.http1.exchange import Http1Exchange
 from kestrel_protocols.http1.wire import Wire
 
-__all__ = ["application_failed", "application_left"]
+__all__ = ["application_failed", "application_left", "application_timed_out"]
 
 _log = logging.getLogger("kestrel.http")
 
@@ -33,7 +34,7 @@ async def application_failed(wire: Wire, exchange: Http1Exchange, error: Excepti
         extra={"connection_id": exchange.connection.id},
     )
     if not (was_told or exchange.response_finished):
-        await _answer_for_it(exchange)
+        await _answer_for_it(exchange, 503 if isinstance(error, TooManyUpgrades) else 500)
 
 
 async def application_left(wire: Wire, exchange: Http1Exchange) -> None:
@@ -52,15 +53,39 @@ async def application_left(wire: Wire, exchange: Http1Exchange) -> None:
     await _answer_for_it(exchange)
 
 
-async def _answer_for_it(exchange: Http1Exchange) -> None:
-    """Send 500, or, if something else was sent, let the client see that it is not complete."""
+async def application_timed_out(wire: Wire, exchange: Http1Exchange) -> None:
+    """Answer 503 for an application that was cancelled because the request took too long."""
+    _log.warning(
+        "the application was cancelled %g s after %s %s had arrived",
+        exchange.connection.limits.max_request_seconds,
+        exchange.method,
+        exchange.target.decode("ascii", "replace"),
+        extra={"connection_id": exchange.connection.id},
+    )
+    if wire.torn:
+        exchange.connection.record_end(EndReason.MAX_REQUEST_TIME_EXCEEDED)
+    elif not exchange.response_finished:
+        await _answer_for_it(exchange, 503, EndReason.MAX_REQUEST_TIME_EXCEEDED)
+
+
+async def _answer_for_it(
+    exchange: Http1Exchange,
+    status: int = 500,
+    reason: EndReason = EndReason.ERROR_AFTER_STARTING_RESPONSE,
+) -> None:
+    """Send an error, or, if something else was sent, cut the connection for `reason`.
+
+    The client then sees that what it has is not complete.
+    """
     if exchange.response_started and not exchange.retract():
         exchange.give_up()
-        exchange.connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
+        exchange.connection.abort(reason)
         return
     try:
         await exchange.respond(
-            500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
+            status,
+            [(b"content-type", b"text/plain; charset=utf-8")],
+            reason_phrase(status).encode("ascii"),
         )
     except ClientDisconnected:
         exchange.give_up()

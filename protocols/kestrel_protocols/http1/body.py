@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from enum import Enum, auto
+from typing import ClassVar
 
 import trio
 
@@ -33,13 +34,27 @@ _MOST_CHUNK_LINE_BYTES = 4096
 class Body(ABC):
     """The body of one request, read from the connection as the application asks for it."""
 
-    __slots__ = ("_reader", "_remaining", "complete", "max_bytes", "received_bytes")
+    __slots__ = (
+        "_reader",
+        "_remaining",
+        "asked_for",
+        "complete",
+        "max_bytes",
+        "received_bytes",
+        "trailers",
+    )
+
+    may_wait_for_more: ClassVar[bool]
+    """Whether `receive` may have to wait though there is input at hand."""
 
     def __init__(self, reader: PipeReader, limits: Limits, length: int = 0) -> None:
         self._reader = reader
         self._remaining = length  # as far as that is known
         self.complete: bool = False
         """Whether its end has been read."""
+        self.asked_for: bool = False
+        """Whether the application wanted any of it yet."""
+        self.trailers: Headers = []
         self.max_bytes: int | None = limits.max_request_body_bytes
         self.received_bytes: int = 0
         """Bytes taken off the connection for it, framing included."""
@@ -79,6 +94,8 @@ class LengthBody(Body):
 
     __slots__ = ()
 
+    may_wait_for_more = False
+
     async def receive(self) -> bytes:
         """Take what has arrived of it; a length over the limit fails before the first byte."""
         self.check_length()
@@ -107,7 +124,11 @@ class ChunkedBody(Body):
     step; so a cancelled `receive` has consumed nothing that it did not return.
     """
 
-    __slots__ = ("_fields_left", "_in_chunk", "_next", "_trailer_bytes_left", "trailers")
+    __slots__ = ("_fields_left", "_in_chunk", "_next", "_trailer_bytes_left")
+
+    received_bytes: int
+
+    may_wait_for_more = True
 
     def __init__(
         self, reader: PipeReader, limits: Limits, *, head_bytes: int, field_count: int
@@ -117,7 +138,6 @@ class ChunkedBody(Body):
         self._in_chunk = 0
         self._trailer_bytes_left = max(2, limits.max_request_headers_bytes - head_bytes)
         self._fields_left = limits.max_request_header_count - field_count
-        self.trailers: Headers = []
 
     async def receive(self) -> bytes:
         """Take all that has arrived of any number of chunks."""
@@ -210,11 +230,11 @@ class ChunkedBody(Body):
             raise BadRequest(Rejection.INVALID_REQUEST_HEADER)
         if not complete:
             return 0
-        self.trailers = split_fields(block)
+        self.trailers: Headers = split_fields(block)
         if len(self.trailers) > self._fields_left:
             raise BadRequest(Rejection.TOO_MANY_HEADERS)
         if any(name in _NOT_IN_TRAILERS for name, _ in self.trailers):
             raise BadRequest(Rejection.INVALID_REQUEST_HEADER)
-        self.complete = True
+        self.complete: bool = True
         self.count(-size)  # they were counted as header bytes
         return size

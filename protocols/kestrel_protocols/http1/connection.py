@@ -8,15 +8,14 @@ The application runs inside the loop. Its answer is written and, unless another 
 already, flushed; so the answers to a pipelined burst leave together. They never wait for anything
 else: whenever the application is about to wait, what is written is sent as far as possible.
 
-A request that is wrong ends the loop through `_reject`. The end of the loop lingers where the
-client may still be sending, because closing then would reset the connection and could destroy the
-answer on its way. A deadline that expires, and a server that drains, wake the pending read; who
-waits looks at `_phase` and at the connection's `close_requested` to see why.
+A request that is wrong ends the loop through `reject`, and what else ends it is in `ending`. A
+deadline that expires, and a server that drains, wake the pending read; who waits looks at the
+wire's `phase` and at the connection's `close_requested` to see why.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum, auto
 
 import trio
 
@@ -24,15 +23,18 @@ from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_protocols.http.exchange import (
     BadRequest,
-    ClientDisconnected,
     HttpApplication,
     HttpExchange,
 )
-from kestrel_protocols.http.fields import date_and_server
 from kestrel_protocols.http.rejection import Rejection
 from kestrel_protocols.http.request_context import run_in_fresh_context
-from kestrel_protocols.http1.application_failure import application_failed, application_left
+from kestrel_protocols.http1.application_failure import (
+    application_failed,
+    application_left,
+    application_timed_out,
+)
 from kestrel_protocols.http1.body import Body, ChunkedBody, LengthBody
+from kestrel_protocols.http1.ending import drain, linger, reject, write_rejection
 from kestrel_protocols.http1.exchange import Http1Exchange
 from kestrel_protocols.http1.request_head import (
     FieldBlock,
@@ -42,43 +44,16 @@ from kestrel_protocols.http1.request_head import (
     check_framing,
     check_head_so_far,
 )
-from kestrel_protocols.http1.status_line import STATUS_LINES
 from kestrel_protocols.http1.unusual_head import read_unusual_block, read_unusual_line
-from kestrel_protocols.http1.wire import Wire
+from kestrel_protocols.http1.wire import Phase, Wire
 
 __all__ = ["Http1Connection"]
 
 # Clients of long ago sent a line end too much after a body (RFC 9112, 2.2).
 _MOST_BLANK_LINES = 4
 
-_ALLOW = {
-    Rejection.OPTIONS_METHOD_REQUIRED: b"\r\nallow: OPTIONS",
-    Rejection.CONNECT_METHOD_REQUIRED: b"\r\nallow: CONNECT",
-}
-
-
-class _Phase(Enum):
-    """What the connection waits for, as far as its deadline is concerned."""
-
-    IDLE = auto()
-    HEAD = auto()
-    EXCHANGE = auto()
-    DRAIN = auto()
-    LAST_FLUSH = auto()
-    IDLE_EXPIRED = auto()
-    HEAD_EXPIRED = auto()
-    DRAIN_EXPIRED = auto()
-
-
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
-_IDLE, _HEAD, _EXCHANGE, _DRAIN = _Phase.IDLE, _Phase.HEAD, _Phase.EXCHANGE, _Phase.DRAIN
-
-# The phases in which the deadline ends a wait, and those that say that it did.
-_EXPIRED = {
-    _Phase.IDLE: _Phase.IDLE_EXPIRED,
-    _Phase.HEAD: _Phase.HEAD_EXPIRED,
-    _Phase.DRAIN: _Phase.DRAIN_EXPIRED,
-}
+_IDLE, _HEAD, _EXCHANGE = Phase.IDLE, Phase.HEAD, Phase.EXCHANGE
 
 
 class Http1Connection:
@@ -91,7 +66,8 @@ class Http1Connection:
         "_connection",
         "_lines",
         "_on_exchange_end",
-        "_phase",
+        "_retires_at",
+        "_served",
         "_wire",
     )
 
@@ -102,15 +78,17 @@ class Http1Connection:
         lines: RequestLines,
         blocks: FieldBlocks,
         on_exchange_end: Callable[[HttpExchange], None] | None,
+        stamp: Callable[[], bytes],
     ) -> None:
         self._connection = connection
         self._application = application
         self._lines = lines
         self._blocks = blocks
         self._on_exchange_end = on_exchange_end
-        self._wire = Wire(connection)
-        self._phase = _IDLE
+        self._wire = Wire(connection, stamp)
         self._blank_lines = 0
+        self._served = 0
+        self._retires_at = connection.deadline.now() + connection.limits.max_connection_age_seconds
 
     async def serve(self) -> None:
         """Serve requests until either side ends the connection.
@@ -118,15 +96,18 @@ class Http1Connection:
         Raises:
             trio.BrokenResourceError: the client reset it.
         """
-        self._connection.deadline.on_expiry = self._on_deadline
-        self._connection.close_requested.listen(self._on_close_requested)
+        connection, wire = self._connection, self._wire
+        connection.deadline.on_expiry = wire.on_deadline
+        connection.close_requested.listen(wire.on_close_requested)
         try:
             await self._serve_requests()
         except BadRequest as error:
-            await self._reject(error.rejection)
+            await reject(wire, error.rejection)
         finally:
-            self._connection.close_requested.unlisten(self._on_close_requested)
-            self._connection.deadline.clear()
+            connection.close_requested.unlisten(wire.on_close_requested)
+            connection.deadline.clear()
+            if wire.upgraded:
+                connection.context.release_upgrade()
 
     async def _serve_requests(self) -> None:
         wire, deadline = self._wire, self._connection.deadline
@@ -137,16 +118,23 @@ class Http1Connection:
         max_header_count = limits.max_request_header_count
         lines, blocks, application = self._lines, self._blocks, self._application
         before_waiting = wire.before_waiting
+        time_is_limited = limits.max_request_seconds < math.inf
+        retires = self._retires_at < math.inf or limits.max_requests_per_connection is not None
+        most_in_a_row = limits.max_pipelined_requests
+        in_a_row = 0
         while wire.keep_alive:
             end = wire.data.find(b"\r\n\r\n", wire.position)
             if end < 0:
                 wire.consume()
                 if writer.unflushed_bytes:
-                    await writer.flush()
+                    await wire.flush()
                     if not wire.keep_alive:
                         break  # somebody asked for that meanwhile
-                self._phase = _IDLE
+                in_a_row = 0
+                wire.phase = _IDLE
                 deadline.set_after(limits.keep_alive_seconds)
+                if retires and self._retires_at < deadline.expires_at:
+                    deadline.set(self._retires_at)
                 # Nearly always the next request is still to come, and comes in one piece.
                 wire.data = reader.buffered or await reader.read()
                 wire.arrived_at = deadline.now()
@@ -173,30 +161,48 @@ class Http1Connection:
                 raise BadRequest(Rejection.TOO_MANY_HEADERS)
             wire.position = end + 4
             self._blank_lines = 0
-            self._phase = _EXCHANGE
+            wire.phase = _EXCHANGE
             body: Body | None = None
             if not (block.plain and line.http11 and line.authority is None):
                 body = self._body(line, block, len(block_bytes) + 2)
             if block.close or not (line.http11 or block.keep_alive):
                 wire.keep_alive = False
+            if retires:
+                self._retire_in_time()
+            if wire.pace is not None:
+                wire.pace = None
             exchange = Http1Exchange(wire, line, block, body)
             wire.driving = True
             rest = None
             try:
-                rest = run_in_fresh_context(application(exchange), before_waiting)
-                if rest is not None:
-                    await rest
+                if time_is_limited:
+                    await self._run_in_time(exchange)
+                else:
+                    rest = run_in_fresh_context(application(exchange), before_waiting)
+                    if rest is not None:
+                        await rest
             except Exception as error:  # the application's, which must not end the server's loop
+                if wire.upgraded:
+                    raise  # HTTP is over, and there is nothing to answer
                 await application_failed(wire, exchange, error)
             if not exchange.response_finished:
                 await self._application_left(exchange)
             if self._on_exchange_end is not None:
                 self._on_exchange_end(exchange)
             if body is not None and not body.complete:
-                await self._drain(body)
+                await drain(wire, body)
             if wire.position >= len(wire.data):
                 # An idle connection holds nothing of its last request.
                 del data, line_bytes, line, block_bytes, block, body, exchange, rest
+            else:
+                in_a_row += 1
+                if in_a_row == most_in_a_row:
+                    in_a_row = 0
+                    await wire.flush()
+                    await trio.lowlevel.checkpoint()
+        if wire.upgraded:
+            self._connection.record_end(EndReason.UPGRADED)
+            return
         if wire.torn:
             self._connection.abort(EndReason.ABORTED_BY_APP)
             return
@@ -204,7 +210,31 @@ class Http1Connection:
             self._connection.record_end(EndReason.SHUTDOWN)
         wire.consume()
         if reader.buffered:
-            await self._linger()
+            await linger(wire)
+
+    async def _run_in_time(self, exchange: Http1Exchange) -> None:
+        """Run the application, and cancel it when the request's time is up."""
+        wire = self._wire
+        expires_at = wire.arrived_at + self._connection.limits.max_request_seconds
+        with trio.CancelScope(deadline=expires_at) as scope:
+            wire.request_scope = scope
+            rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
+            if rest is not None:
+                await rest
+        wire.request_scope = None
+        if scope.cancelled_caught:
+            await application_timed_out(wire, exchange)
+
+    def _retire_in_time(self) -> None:
+        """Make the request at hand the last, if the connection is old or served enough."""
+        self._served += 1
+        if self._served == self._connection.limits.max_requests_per_connection:
+            self._connection.record_end(EndReason.MAX_REQUESTS_PER_CONNECTION_REACHED)
+        elif self._wire.arrived_at >= self._retires_at:
+            self._connection.record_end(EndReason.MAX_CONNECTION_AGE_REACHED)
+        else:
+            return
+        self._wire.keep_alive = False
 
     def _body(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> Body | None:
         check_framing(line, block)
@@ -249,8 +279,8 @@ class Http1Connection:
             line = data[: max(0, data.find(b"\r\n"))]
             if line and self._lines[line] is None:
                 read_unusual_line(line)
-            if begun and self._phase is _IDLE:
-                self._phase = _HEAD
+            if begun and wire.phase is _IDLE:
+                wire.phase = _HEAD
                 deadline.set_after(limits.request_headers_seconds)
             searched = len(data)
             reader.advance(0, searched)
@@ -267,10 +297,13 @@ class Http1Connection:
         Raises:
             BadRequest: the head took too long.
         """
-        if self._phase is _Phase.HEAD_EXPIRED:
+        if self._wire.phase is Phase.HEAD_EXPIRED:
             raise BadRequest(Rejection.HEADERS_TIMEOUT)
-        if self._phase is _Phase.IDLE_EXPIRED:
-            self._connection.record_end(EndReason.KEEP_ALIVE_TIMEOUT)
+        if self._wire.phase is Phase.IDLE_EXPIRED:
+            is_old = self._connection.deadline.now() >= self._retires_at
+            self._connection.record_end(
+                EndReason.MAX_CONNECTION_AGE_REACHED if is_old else EndReason.KEEP_ALIVE_TIMEOUT
+            )
             return True
         if self._connection.close_requested.is_set and not begun:
             self._connection.record_end(EndReason.SHUTDOWN)
@@ -290,19 +323,6 @@ class Http1Connection:
         if self._blank_lines > _MOST_BLANK_LINES:
             raise BadRequest(Rejection.INVALID_REQUEST_LINE)
 
-    def _on_deadline(self) -> None:
-        # The hot path does not clear the keep-alive deadline when a request comes.
-        if self._phase is _Phase.LAST_FLUSH:
-            self._connection.abort(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
-        elif self._phase is not _EXCHANGE:
-            self._phase = _EXPIRED[self._phase]
-            self._wire.reader.cancel_pending_read()
-
-    def _on_close_requested(self) -> None:
-        self._wire.keep_alive = False
-        if self._phase is _IDLE:
-            self._wire.reader.cancel_pending_read()
-
     # Ending.
 
     async def _application_left(self, exchange: Http1Exchange) -> None:
@@ -317,57 +337,5 @@ class Http1Connection:
             # It was told by `receive` that the request is wrong; the client, if there, is told now.
             exchange.give_up()
             with suppress(trio.BrokenResourceError):
-                self._write_rejection(rejection)
+                write_rejection(self._wire, rejection)
                 exchange.status = rejection.status
-
-    async def _drain(self, body: Body) -> None:
-        """Read and drop what the application left of a body, so that a next request can come."""
-        wire = self._wire
-        if wire.torn:
-            return
-        if not wire.keep_alive:
-            await self._linger()
-            return
-        self._phase = _DRAIN
-        self._connection.deadline.set_after(self._connection.limits.request_body_drain_seconds)
-        try:
-            while not body.complete and self._phase is _DRAIN:
-                await body.receive()
-        except BadRequest as error:
-            self._connection.record_end(error.rejection.end_reason)
-            await self._linger()
-        except ClientDisconnected:
-            self._connection.record_end(EndReason.UNEXPECTED_END_OF_REQUEST_CONTENT)
-            wire.keep_alive = False
-        else:
-            if not body.complete:
-                self._connection.record_end(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
-                wire.keep_alive = False
-
-    async def _reject(self, rejection: Rejection) -> None:
-        """Answer a request that is wrong, and end the connection without losing the answer."""
-        self._connection.record_end(rejection.end_reason)
-        self._write_rejection(rejection)
-        await self._linger()
-
-    def _write_rejection(self, rejection: Rejection) -> None:
-        self._wire.writer.write(
-            b"%b\r\ncontent-length: 0\r\nconnection: close%b%b\r\n\r\n"
-            % (STATUS_LINES[rejection.status], _ALLOW.get(rejection, b""), date_and_server())
-        )
-
-    async def _linger(self) -> None:
-        """End the output, then drop input until the client ends too, or for a bounded time.
-
-        A client that by then has not even read what there was to send is cut off.
-        """
-        wire, reader = self._wire, self._wire.reader
-        wire.consume()
-        wire.keep_alive = False
-        self._phase = _Phase.LAST_FLUSH
-        self._connection.deadline.set_after(self._connection.limits.linger_seconds)
-        with suppress(trio.ClosedResourceError):  # some pipes can end both ways only
-            await wire.writer.send_eof()
-        self._phase = _DRAIN
-        while not reader.at_eof and self._phase is _DRAIN:
-            await reader.receive()

@@ -1,39 +1,36 @@
-"""One request and its response on an HTTP/1 connection.
+"""One request and its response on an HTTP/1 connection: the half that answers.
 
 Theory of operation. A response goes through NOT_STARTED, STARTED, FINISHED. `start` only notes
 the head; it is written together with the first piece of body, so that a small answer leaves in one
 segment. How the body is framed is decided with the head: by the application's Content-Length, by
-chunks, by the end of the connection for HTTP/1.0, or not at all where no body belongs.
+chunks, by the end of the connection for HTTP/1.0, or not at all where no body belongs. An upgrade
+finishes the response, and what HTTP has to say on the connection.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum, auto
 
 import trio
 
-from kestrel_core.connection import Connection
+from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.end_reason import EndReason
-from kestrel_core.signals import Signal
-from kestrel_protocols.http.exchange import (
-    BadRequest,
-    ClientDisconnected,
-    Headers,
-    HttpExchange,
-    ResponseError,
-)
-from kestrel_protocols.http.fields import FieldLines, date_and_server, date_line, field_lines
-from kestrel_protocols.http.rejection import Rejection
+from kestrel_protocols.http.exchange import ClientDisconnected, ResponseError
+from kestrel_protocols.http.fields import FieldLines, field_lines, trailer_lines, without_own
 from kestrel_protocols.http1.body import Body
+from kestrel_protocols.http1.request import Http1Request
 from kestrel_protocols.http1.request_head import FieldBlock, RequestLine
-from kestrel_protocols.http1.response_framing import Framing, decide_framing
+from kestrel_protocols.http1.response_framing import (
+    Framing,
+    decide_framing,
+    informational_head,
+    upgrade_head,
+)
 from kestrel_protocols.http1.status_line import STATUS_LINES
 from kestrel_protocols.http1.wire import Wire
 
 __all__ = ["Http1Exchange"]
 
 _LAST_CHUNK = b"0\r\n\r\n"
-
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Bodies up to this size are copied behind their head, which is cheaper than a second write.
 _MOST_COPIED_BYTES = 64 * 1024
@@ -50,140 +47,20 @@ _NONE, _LENGTH, _CHUNKED, _UNTIL_CLOSE = Framing
 _NOT_STARTED, _STARTED, _FINISHED = _Response
 
 
-class Http1Exchange(HttpExchange):
+class Http1Exchange(Http1Request):
     """See `HttpExchange`; made by `Http1Connection` for each request."""
 
-    __slots__ = (
-        "_body",
-        "_continue_expected",
-        "_framing",
-        "_http11",
-        "_length",
-        "_pending_head",
-        "_response",
-        "_wake_receiver",
-        "_wire",
-        "rejection",
-    )
+    __slots__ = ("_framing", "_length", "_pending_head", "_response")
+
+    status: int | None
+    response_body_bytes: int
 
     def __init__(self, wire: Wire, line: RequestLine, block: FieldBlock, body: Body | None) -> None:
-        self.connection: Connection = wire.connection
-        self.method: str = line.method
-        self.target: bytes = line.target
-        self.path: str = line.path
-        self.raw_path: bytes = line.raw_path
-        self.query: bytes = line.query
-        self.http_version: str = "1.1" if line.http11 else "1.0"
-        self.headers: Headers = block.fields.copy()
-        self.started_at: float = wire.arrived_at
-        self.status: int | None = None
-        self.response_body_bytes: int = 0
-        self.rejection: Rejection | None = None
-        """Why the rest of the request turned out wrong, once it did."""
-        self._http11 = line.http11
-        self._wire = wire
-        self._body = body
-        self._continue_expected = block.expect_continue and line.http11 and body is not None
+        super().__init__(wire, line, block, body)
         self._response = _NOT_STARTED
         self._framing = _NONE
         self._length = 0
         self._pending_head = b""
-        self._wake_receiver: Callable[[], None] | None = None
-
-    # The request.
-
-    @property
-    def body_complete(self) -> bool:
-        """See `HttpExchange`."""
-        return self._body is None or self._body.complete
-
-    @property
-    def disconnected(self) -> bool:
-        """See `HttpExchange`."""
-        return self.connection.closed.is_set or (
-            self._wire.reader.at_eof and not self._wire.reader.buffered
-        )
-
-    async def receive(self) -> bytes:
-        """See `HttpExchange`; sends 100 (Continue) if the client waits for that."""
-        body = self._body
-        if body is None or body.complete:
-            return b""
-        if self.rejection is not None:
-            raise BadRequest(self.rejection)
-        wire = self._wire
-        self._wake_receiver = wire.reader.cancel_pending_read
-        try:
-            if self._continue_expected:
-                body.check_length()
-                await self._send_continue()
-            while self._response is not _FINISHED:
-                await wire.look()
-                data = await body.receive()
-                if data or body.complete:
-                    return data
-        except BadRequest as error:
-            self.rejection = error.rejection
-            self.connection.record_end(error.rejection.end_reason)
-            wire.keep_alive = False
-            raise
-        except ClientDisconnected:
-            # It may have ended its side alone, and then it is told that this was too early.
-            self.rejection = Rejection.UNEXPECTED_END
-            self.connection.record_end(self.rejection.end_reason)
-            wire.keep_alive = False
-            wire.told_gone = True
-            raise
-        except trio.BrokenResourceError as error:
-            raise self._gone() from error
-        finally:
-            self._wake_receiver = None
-        raise ClientDisconnected("the exchange is over; the rest of the body is dropped")
-
-    async def _send_continue(self) -> None:
-        """Send 100 unless the body is on its way, or the final status is (RFC 9110, 10.1.1)."""
-        self._continue_expected = False
-        if self._response is _NOT_STARTED and not self._wire.reader.buffered:
-            self._wire.writer.write(_CONTINUE)
-            await self._flush()
-
-    async def wait_disconnected(self) -> None:
-        """See `HttpExchange`; reads ahead, within bounds, because that is how one finds out."""
-        wire, reader = self._wire, self._wire.reader
-        if wire.data:
-            wire.consume()
-        try:
-            while self._response is not _FINISHED:
-                await wire.look()
-                if self.disconnected or self._response is _FINISHED:
-                    break
-                held = len(reader.buffered)
-                if reader.at_eof or held >= self.connection.limits.max_request_buffer_bytes:
-                    # A client that pipelines this much is not read from, only waited for.
-                    await self._wait_closed_or_finished()
-                else:
-                    self._wake_receiver = reader.cancel_pending_read
-                    reader.advance(0, held)
-                    await reader.read()
-        except trio.BrokenResourceError:
-            pass  # gone is what was waited for
-        finally:
-            self._wake_receiver = None
-            if not self.connection.closed.is_set:
-                reader.advance(0)
-        if self._response is not _FINISHED:
-            wire.told_gone = True
-
-    async def _wait_closed_or_finished(self) -> None:
-        signal = Signal()
-        self._wake_receiver = signal.set
-        self.connection.closed.listen(signal.set)
-        try:
-            await signal.wait()
-        finally:
-            self.connection.closed.unlisten(signal.set)
-
-    # The response.
 
     def give_up(self) -> None:
         """Note that the response will never be complete."""
@@ -209,6 +86,42 @@ class Http1Exchange(HttpExchange):
     def response_finished(self) -> bool:
         """See `HttpExchange`."""
         return self._response is _FINISHED
+
+    async def inform(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """See `HttpExchange`."""
+        if self._response is not _NOT_STARTED:
+            raise self._out_of_order("an informational response comes before the final one")
+        head = informational_head(status, headers)
+        if not self._http11:
+            return
+        if status == 100:
+            self._continue_sent = True
+        try:
+            self._wire.writer.write(head)
+            await self._flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise self._gone() from error
+
+    async def upgrade(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> DuplexPipe:
+        """See `HttpExchange`."""
+        if self._response is not _NOT_STARTED:
+            raise self._out_of_order("a response was started already")
+        if not self.upgradable:
+            raise ResponseError("the client did not ask for an upgrade")
+        wire = self._wire
+        status = 200 if self.method == "CONNECT" else 101
+        head = b"%b%b\r\n\r\n" % (upgrade_head(status, headers), wire.stamp())
+        wire.begin_upgrade()
+        self.status = status
+        self._response = _FINISHED
+        try:
+            wire.writer.write(head)
+            if self._wake_receiver is not None:
+                self._wake_receiver()
+            await self._flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise self._gone() from error
+        return self.connection.transport
 
     async def respond(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
@@ -239,7 +152,7 @@ class Http1Exchange(HttpExchange):
         self._response = _FINISHED
         try:
             if head is None:
-                writer.write(b"%b%b\r\n\r\n%b" % (fields.lines, date_and_server(), body))
+                writer.write(b"%b%b\r\n\r\n%b" % (fields.lines, wire.stamp(), body))
             elif self._framing is _LENGTH:
                 if length <= _MOST_COPIED_BYTES:
                     writer.write(head + body)
@@ -276,18 +189,44 @@ class Http1Exchange(HttpExchange):
             data = _as_bytes(data)
         self.response_body_bytes += len(data)
         piece = self._framed(data)
-        writer = self._wire.writer
         try:
-            if self._pending_head:
-                head, self._pending_head = self._pending_head, b""
-                writer.write(head)
-            writer.write(piece)
+            self._write_pending_head()
+            self._wire.writer.write(piece)
             await self._flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._gone() from error
 
-    async def finish(self) -> None:
+    async def write_file(self, file: int, offset: int, count: int) -> None:
         """See `HttpExchange`."""
+        if self._response is not _STARTED:
+            raise self._out_of_order("write_file() comes after start() and before finish()")
+        self.response_body_bytes += count
+        self._check_length(count)
+        chunked = self._framing is _CHUNKED
+        writer = self._wire.writer
+        try:
+            self._write_pending_head()
+            if self._framing is _NONE or not count:
+                await self._flush()
+                return
+            if chunked:
+                writer.write(b"%x\r\n" % count)
+            try:
+                sent = await self._wire.send_file(file, offset, count)
+            except BaseException:  # whatever it was, nobody knows how much of it has left
+                self.give_up()
+                self._wire.torn = True
+                raise
+            if sent < count:
+                raise self._wrong_length(f"the file has {sent} bytes from {offset} on, not {count}")
+            if chunked:
+                writer.write(b"\r\n")
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise self._gone() from error
+
+    async def finish(self, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """See `HttpExchange`."""
+        lines = trailer_lines(trailers) if trailers else b""
         if self._response is not _STARTED:
             raise self._out_of_order("finish() comes once, after start()")
         if self._framing is _LENGTH and self.response_body_bytes < self._length:
@@ -296,13 +235,12 @@ class Http1Exchange(HttpExchange):
                 f" of the {self._length} that its Content-Length announced"
             )
         self._response = _FINISHED
-        writer = self._wire.writer
         try:
-            if self._pending_head:
-                head, self._pending_head = self._pending_head, b""
-                writer.write(head)
+            self._write_pending_head()
             if self._framing is _CHUNKED:
-                writer.write(_LAST_CHUNK)
+                self._wire.writer.write(
+                    b"0\r\n%b\r\n" % lines if lines and self.takes_trailers else _LAST_CHUNK
+                )
             if self._wake_receiver is not None:
                 self._wake_receiver()
             if self._may_flush():
@@ -320,20 +258,10 @@ class Http1Exchange(HttpExchange):
             or wire.writer.unflushed_bytes >= self.connection.limits.max_response_buffer_bytes
         )
 
-    async def _flush(self) -> None:
-        try:
-            await self._wire.writer.flush()
-        except trio.Cancelled:
-            # By the application, most likely. Nobody knows how much has left, so nothing can follow.
-            self.give_up()
-            self._wire.torn = True
-            raise
-
-    def _gone(self) -> ClientDisconnected:
-        """Return the error that tells the application that its client is gone."""
-        self._wire.told_gone = True
-        self.connection.record_end(EndReason.CONNECTION_RESET)
-        return ClientDisconnected("the client is gone")
+    def _write_pending_head(self) -> None:
+        if self._pending_head:
+            head, self._pending_head = self._pending_head, b""
+            self._wire.writer.write(head)
 
     def _out_of_order(self, text: str) -> ResponseError | ClientDisconnected:
         if self._wire.torn:
@@ -350,15 +278,18 @@ class Http1Exchange(HttpExchange):
     def _framed(self, data: bytes) -> bytes:
         if self._framing is _CHUNKED:
             return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        self._check_length(len(data))
+        return b"" if self._framing is _NONE else data
+
+    def _check_length(self, more_bytes: int) -> None:
+        """Refuse a piece of a body, already counted, that does not belong to this response."""
         if self._framing is _NONE:
-            if data and self.method != "HEAD":
+            if more_bytes and self.method != "HEAD":
                 raise self._wrong_length(f"a response {self.status} has no body")
-            return b""
-        if self._framing is _LENGTH and self.response_body_bytes > self._length:
+        elif self._framing is _LENGTH and self.response_body_bytes > self._length:
             raise self._wrong_length(
                 f"the response is longer than the {self._length} bytes of its Content-Length"
             )
-        return data
 
     def _head(self, status: int, fields: FieldLines, length: int | None) -> bytes:
         """Return the head of the response, blank line included, and decide its framing."""
@@ -378,11 +309,11 @@ class Http1Exchange(HttpExchange):
             framing_line += b"\r\nconnection: close"
         elif not self._http11:
             framing_line += b"\r\nconnection: keep-alive"
-        if not fields.has_date:
-            framing_line += date_line() if fields.has_server else date_and_server()
-        elif not fields.has_server:
-            framing_line += b"\r\nserver: kestrel"
-        return b"%b%b\r\n\r\n" % (fields.lines, framing_line)
+        return b"%b%b%b\r\n\r\n" % (
+            fields.lines,
+            framing_line,
+            wire.stamp() if fields.is_plain else without_own(wire.stamp(), fields),
+        )
 
 
 def _as_bytes(data: bytes) -> bytes:

@@ -1,22 +1,23 @@
 """HTTP/1.1 as a protocol that the server can be given, or find on a connection."""
 
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from kestrel_core.connection import Connection
 from kestrel_core.protocol import Protocol, Sniff
 from kestrel_protocols.http.exchange import HttpApplication, HttpExchange
+from kestrel_protocols.http.fields import stamp_with
 from kestrel_protocols.http1.connection import Http1Connection
+from kestrel_protocols.http1.leniency import Leniency
 from kestrel_protocols.http1.request_head import FieldBlocks, RequestLines
 
 __all__ = ["Http1"]
 
-# The beginning of "method SP target" of any HTTP/1 request, after blank lines. No method that is
-# registered with IANA is longer than 17 characters ("UPDATEREDIRECTREF"); this allows for more.
-_REQUEST_LINE_SO_FAR = re.compile(
-    rb"(?:\r\n)*+(?:\r|[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}(?P<target> [!-~]?)?)?"
-)
+# No method that is registered with IANA is longer than 17 characters ("UPDATEREDIRECTREF"); this
+# allows for more.
+_METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}"
 
 # How an HTTP/2 connection begins (RFC 9113, 3.4): like a request, on purpose.
 _HTTP2_PREFACE = b"PRI * HTTP/2"
@@ -27,6 +28,12 @@ class Http1(Protocol):
 
     `on_exchange_end` is called after each exchange, in its connection's task, for access logs and
     counters; it must not wait and must not raise. One instance may serve any number of endpoints.
+
+    `lenient` names faults of requests that are tolerated, which else are refused.
+
+    Raises:
+        ResponseError: `alt_svc` is no field value.
+        ValueError: something in `lenient` is no `Leniency`.
     """
 
     name = "http/1.1"
@@ -37,16 +44,40 @@ class Http1(Protocol):
         application: HttpApplication,
         *,
         on_exchange_end: Callable[[HttpExchange], None] | None = None,
+        alt_svc: bytes | None = None,
+        lenient: Collection[Leniency] = (),
     ) -> None:
         self.application = application
         self.on_exchange_end = on_exchange_end
         self._request_lines = RequestLines()
         self._field_blocks = FieldBlocks()
+        self._tolerated = {Leniency(leniency): 0 for leniency in lenient}
+        self._request_line_so_far = _request_line_so_far(self._tolerated)
+        self.alt_svc = alt_svc
+
+    @property
+    def alt_svc(self) -> bytes | None:
+        """Where else the application is served, such as b'h3=":443"; ma=86400' (RFC 7838).
+
+        Goes out as Alt-Svc with every response that has no such field of its own, on connections
+        that are accepted after it was set.
+        """
+        return self._alt_svc
+
+    @alt_svc.setter
+    def alt_svc(self, value: bytes | None) -> None:
+        self._stamp = stamp_with(value)
+        self._alt_svc = value
+
+    @property
+    def tolerated(self) -> Mapping[Leniency, int]:
+        """How many requests needed each leniency, of those that were given; a live view."""
+        return MappingProxyType(self._tolerated)
 
     def sniff(self, prefix: bytes) -> Sniff:
         """Recognize a method and the beginning of a target."""
-        match = _REQUEST_LINE_SO_FAR.match(prefix)
-        if match is not None and match["target"] and len(match["target"]) > 1:
+        match = self._request_line_so_far.match(prefix)
+        if match is not None and match["target"]:
             if _HTTP2_PREFACE.startswith(prefix):
                 return Sniff.MORE
             return Sniff.NO if prefix.startswith(_HTTP2_PREFACE) else Sniff.YES
@@ -64,4 +95,12 @@ class Http1(Protocol):
             self._request_lines,
             self._field_blocks,
             self.on_exchange_end,
+            self._stamp,
         ).serve()
+
+
+def _request_line_so_far(lenient: Collection[Leniency]) -> re.Pattern[bytes]:
+    """Return what matches the beginning of "method SP target" of any request, after blank lines."""
+    line_end = rb"\r?\n" if Leniency.BARE_LINE_FEED in lenient else rb"\r\n"
+    space = rb" ++" if Leniency.SPACES_IN_REQUEST_LINE in lenient else rb" "
+    return re.compile(rb"(?:%b)*(?:\r|%b(?:%b(?P<target>[!-~])?)?)?" % (line_end, _METHOD, space))

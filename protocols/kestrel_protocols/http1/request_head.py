@@ -6,6 +6,9 @@ against a pattern that admits nothing questionable: origin-form targets, CRLF li
 names, no control characters in values. A line or block that matches is right; one that does not
 may still be, and is left to `unusual_head`. What fields mean together (lengths, codings, Host) is
 decided by `check_framing` for both lanes.
+
+Quantifiers are possessive. None of what they match could begin what follows, so nothing is lost by
+never giving it back; and a long input that fails at its end fails as fast as it would have matched.
 """
 
 import re
@@ -14,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from kestrel_protocols.http.exchange import BadRequest, Headers
 from kestrel_protocols.http.rejection import Rejection
+from kestrel_protocols.http1.leniency import Leniency, Tolerance
 
 __all__ = [
     "FieldBlock",
@@ -24,18 +28,18 @@ __all__ = [
     "check_head_so_far",
 ]
 
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110, 5.6.2
-FIELD_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*"  # RFC 9110, 5.5; white space around it goes
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110, 5.6.2
+FIELD_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"  # RFC 9110, 5.5; white space around it goes
 
-_LINE = re.compile(rb"(" + TOKEN + rb") ((/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))?) HTTP/1\.([01])")
+_LINE = re.compile(rb"(" + TOKEN + rb") ((/[!-\"$->@-~]*+)(?:\?([!-\"$-~]*+))?) HTTP/1\.([01])")
 _BLOCK = re.compile(rb"(?:" + TOKEN + rb":" + FIELD_VALUE + rb"\r\n)*+")
-_FIELD = re.compile(rb"(" + TOKEN + rb"):[\t ]*(" + FIELD_VALUE + rb")\r\n")
+_FIELD = re.compile(rb"(" + TOKEN + rb"):[\t ]*+(" + FIELD_VALUE + rb")\r\n")
 
 # RFC 3986, 3.2.2, without percent-escapes: a name, or an address.
-HOST: Final = rb"(?:[!$&'()*+,;=\-.~_0-9A-Za-z]+|\[[0-9A-Fa-f:.]+\])"
+HOST: Final = rb"(?:[!$&'()*+,;=\-.~_0-9A-Za-z]++|\[[0-9A-Fa-f:.]++\])"
 
 # A host with or without a port, or nothing (RFC 9110, 7.2).
-_HOST_FIELD = re.compile(rb"(?:" + HOST + rb"(?::[0-9]*)?)?")
+_HOST_FIELD = re.compile(rb"(?:" + HOST + rb"(?::[0-9]*+)?)?")
 
 # A cache holds this many entries of at most this many bytes each; when full it starts anew.
 _MOST_ENTRIES = 512
@@ -117,6 +121,7 @@ class FieldBlock:
         "keep_alive",
         "lengths",
         "plain",
+        "takes_trailers",
         "transfer_codings",
         "upgrade",
     )
@@ -130,6 +135,7 @@ class FieldBlock:
         self.close: bool = False
         self.keep_alive: bool = False
         self.upgrade: bool = False
+        self.takes_trailers: bool = False
         for name, value in fields:
             if name == b"host":
                 self.hosts.append(value)
@@ -145,6 +151,8 @@ class FieldBlock:
                 self.close = self.close or b"close" in options
                 self.keep_alive = self.keep_alive or b"keep-alive" in options
                 self.upgrade = self.upgrade or b"upgrade" in options
+            elif name == b"te":
+                self.takes_trailers = self.takes_trailers or b"trailers" in _list_items(value)
             elif name == b"expect":
                 self.expect_continue = value.lower() == b"100-continue"
         self.content_length: int | None = None
@@ -152,7 +160,7 @@ class FieldBlock:
             len(self.hosts) == 1
             and not self.lengths
             and not self.transfer_codings
-            and _HOST_FIELD.fullmatch(self.hosts[0]) is not None
+            and is_host(self.hosts[0])
         )
         """Whether there is a good Host and no body, so that there is nothing more to check."""
 
@@ -192,12 +200,13 @@ def is_field_block(block: bytes) -> bool:
 def check_framing(line: RequestLine, block: FieldBlock) -> None:
     """Check what fields say about the message together: Host and the body's length.
 
+    A body in a request to CONNECT means nothing that is agreed on (RFC 9110, 9.3.6), and what
+    follows it belongs to the tunnel; so it has none here.
+
     Raises:
         BadRequest: they say it wrongly, or twice.
     """
     _check_host(line, block)
-    if line.method == "CONNECT":
-        raise BadRequest(Rejection.TUNNEL_NOT_SUPPORTED)
     if block.transfer_codings:
         if block.lengths:
             raise BadRequest(Rejection.LENGTH_AND_TRANSFER_ENCODING)
@@ -211,11 +220,18 @@ def check_framing(line: RequestLine, block: FieldBlock) -> None:
         if len(block.lengths) > 1:
             raise BadRequest(Rejection.MULTIPLE_CONTENT_LENGTHS)
         digits = block.lengths[0]
-        if not digits.isdigit() or len(digits) > _MOST_LENGTH_DIGITS:
+        if not is_length(digits):
             raise BadRequest(Rejection.INVALID_CONTENT_LENGTH)
         block.content_length = int(digits)
     elif not line.http11 and line.method in ("POST", "PUT"):
         raise BadRequest(Rejection.LENGTH_REQUIRED_HTTP10)
+    if line.method == "CONNECT" and (block.transfer_codings or block.content_length):
+        raise BadRequest(Rejection.CONNECT_WITH_BODY)
+
+
+def is_length(value: bytes) -> bool:
+    """Tell whether that can be the length of a body."""
+    return value.isdigit() and len(value) <= _MOST_LENGTH_DIGITS
 
 
 def _check_host(line: RequestLine, block: FieldBlock) -> None:
@@ -226,26 +242,43 @@ def _check_host(line: RequestLine, block: FieldBlock) -> None:
         if line.http11:
             raise BadRequest(Rejection.MISSING_HOST)
         return
-    if _HOST_FIELD.fullmatch(block.hosts[0]) is None:
+    if not (is_host(block.hosts[0]) and host_agrees(line, block.hosts[0])):
         raise BadRequest(Rejection.INVALID_HOST)
-    if line.authority is not None:
-        named, host = line.authority.lower(), block.hosts[0].lower()
-        if named.removesuffix(line.default_port) != host.removesuffix(line.default_port):
-            raise BadRequest(Rejection.INVALID_HOST)
 
 
-def check_head_so_far(data: bytes, max_line_bytes: int, max_headers_bytes: int) -> None:
+def is_host(value: bytes) -> bool:
+    """Tell whether that can be the value of Host."""
+    return _HOST_FIELD.fullmatch(value) is not None
+
+
+def host_agrees(line: RequestLine, host: bytes) -> bool:
+    """Tell whether a Host names what the target names, if that names anything."""
+    if line.authority is None:
+        return True
+    named, host = line.authority.lower(), host.lower()
+    return named.removesuffix(line.default_port) == host.removesuffix(line.default_port)
+
+
+def check_head_so_far(
+    data: bytes,
+    max_line_bytes: int,
+    max_headers_bytes: int,
+    tolerance: Tolerance | None = None,
+) -> None:
     """Refuse the beginning of a head that no good end can follow.
 
     Raises:
-        BadRequest: it is too large, has a line end that is not CRLF, or is no HTTP at all.
+        BadRequest: it is too large, has a line end that is not CRLF where that is not tolerated, or
+            is no HTTP at all.
     """
     if data.startswith(b"\x16\x03"):  # a TLS handshake record (RFC 8446, 5.1)
         raise BadRequest(Rejection.TLS_OVER_HTTP)
     line_end = data.find(b"\n")
     if (line_end if line_end >= 0 else len(data)) >= max_line_bytes:
         raise BadRequest(Rejection.REQUEST_LINE_TOO_LONG)
-    if data.count(b"\n") != data.count(b"\r\n"):
+    if data.count(b"\n") != data.count(b"\r\n") and not (
+        tolerance is not None and tolerance.allows(Leniency.BARE_LINE_FEED)
+    ):
         raise BadRequest(
             Rejection.INVALID_REQUEST_HEADER
             if data.endswith(b"\r\n", 0, line_end + 1)

@@ -1,11 +1,13 @@
-"""How the end of a response's body is told (RFC 9112, 6.3)."""
+"""How the end of a response's body is told (RFC 9112, 6.3), and heads that no body follows."""
 
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from kestrel_protocols.http.exchange import ResponseError
-from kestrel_protocols.http.fields import FieldLines
+from kestrel_protocols.http.fields import FieldLines, field_lines
+from kestrel_protocols.http1.status_line import STATUS_LINES
 
-__all__ = ["Framing", "decide_framing"]
+__all__ = ["Framing", "decide_framing", "informational_head", "upgrade_head"]
 
 # Statuses whose responses end with their head (RFC 9110, 6.4.1 and 15.3.6).
 _WITHOUT_BODY = frozenset({204, 205, 304})
@@ -53,3 +55,38 @@ def decide_framing(
     if http11:
         return Framing.CHUNKED, b"\r\ntransfer-encoding: chunked"
     return Framing.UNTIL_CLOSE, b""
+
+
+def informational_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a whole informational response (RFC 9110, 15.2).
+
+    Raises:
+        ResponseError: it is not one, or it switches protocols.
+    """
+    lines = _without_body(status, headers)
+    if status >= 200 or status == 101:
+        raise ResponseError(f"{status} is no informational status")
+    return lines + b"\r\n\r\n"
+
+
+def upgrade_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the beginning of a response that ends HTTP on its connection: 101, or 200 to CONNECT.
+
+    Raises:
+        ResponseError: a field is wrong, or 101 does not say what to switch to.
+    """
+    fields = list(headers)
+    lines = _without_body(status, fields)
+    if status != 101:
+        return lines
+    names = {name.lower() for name, _ in fields}
+    if b"upgrade" not in names:
+        raise ResponseError("a response 101 has a field Upgrade (RFC 9110, 7.8)")
+    return lines if b"connection" in names else lines + b"\r\nconnection: upgrade"
+
+
+def _without_body(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    fields = field_lines(status, headers, STATUS_LINES[status])
+    if fields.content_length is not None or fields.chunked:
+        raise ResponseError(f"a response {status} has no body, and no field that frames one")
+    return fields.lines

@@ -1,12 +1,49 @@
 """A connection's bytes as HTTP/1 sees them: read and not yet used, and whether there is a next."""
 
+import errno
+import math
+from collections.abc import Callable
+from enum import Enum, auto
+
 import trio
 
 from kestrel_core.connection import Connection
+from kestrel_core.end_reason import EndReason
+from kestrel_core.file_blocks import FileBlocks
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
+from kestrel_protocols.http.exchange import TooManyUpgrades
+from kestrel_protocols.http1.pace import Pace
 
-__all__ = ["Wire"]
+__all__ = ["Phase", "Wire"]
+
+
+# What a kernel says that cannot send this file, or not to such a socket, though it can be read.
+_NOT_BY_THE_KERNEL = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSOCK})
+
+# The most that is sent before patience is asked again; a regular piece takes no such time.
+_MOST_FILE_BYTES = 1024 * 1024
+
+
+class Phase(Enum):
+    """What a connection waits for, as far as its deadline is concerned."""
+
+    IDLE = auto()
+    HEAD = auto()
+    EXCHANGE = auto()
+    DRAIN = auto()
+    LAST_FLUSH = auto()
+    IDLE_EXPIRED = auto()
+    HEAD_EXPIRED = auto()
+    DRAIN_EXPIRED = auto()
+
+
+# The phases in which the deadline ends a wait, and those that say that it did.
+_EXPIRED = {
+    Phase.IDLE: Phase.IDLE_EXPIRED,
+    Phase.HEAD: Phase.HEAD_EXPIRED,
+    Phase.DRAIN: Phase.DRAIN_EXPIRED,
+}
 
 
 class Wire:
@@ -18,15 +55,22 @@ class Wire:
         "data",
         "driving",
         "keep_alive",
+        "pace",
+        "phase",
         "position",
         "reader",
+        "request_scope",
+        "stamp",
         "told_gone",
         "torn",
+        "upgraded",
         "writer",
     )
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, stamp: Callable[[], bytes]) -> None:
         self.connection: Connection = connection
+        self.stamp: Callable[[], bytes] = stamp
+        """Returns the lines that every response has."""
         self.reader: PipeReader = connection.transport.input
         self.writer: PipeWriter = connection.transport.output
         self.data: bytes = b""
@@ -42,6 +86,38 @@ class Wire:
         """Whether an application was told that the client is gone."""
         self.torn: bool = False
         """Whether a send was cancelled in the middle, so that nothing sensible can follow it."""
+        self.upgraded: bool = False
+        """Whether the bytes are the application's now."""
+        self.phase: Phase = Phase.IDLE
+        self.pace: Pace | None = None
+        """The exchange's minimum rates, once it has waited for the client."""
+        self.request_scope: trio.CancelScope | None = None
+        """Around the application's call, where its time is limited."""
+
+    @property
+    def exchange_pace(self) -> Pace:
+        """The minimum rates of the exchange that is under way."""
+        if self.pace is None:
+            self.pace = Pace(self.connection)
+        return self.pace
+
+    def on_deadline(self) -> None:
+        """Do what the phase asks for when its time is up."""
+        if self.phase is Phase.LAST_FLUSH:
+            self.connection.abort(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
+        elif self.phase is not Phase.EXCHANGE:
+            self.phase = _EXPIRED[self.phase]
+            self.reader.cancel_pending_read()
+        elif self.pace is not None:
+            self.pace.check()
+        # Else it is the time to keep alive that is up; the hot path does not clear that when a
+        # request comes.
+
+    def on_close_requested(self) -> None:
+        """Let this request be the last, and do not wait for one."""
+        self.keep_alive = False
+        if self.phase is Phase.IDLE:
+            self.reader.cancel_pending_read()
 
     def consume(self) -> None:
         """Tell the reader what was used; from then on the reader itself has what is left."""
@@ -67,3 +143,70 @@ class Wire:
         self.driving = False
         if self.writer.unflushed_bytes:
             self.writer.flush_nowait()
+
+    def begin_upgrade(self) -> None:
+        """Let the application have the bytes that follow this request.
+
+        Raises:
+            TooManyUpgrades: as many connections are upgraded as may be.
+        """
+        if not self.connection.context.claim_upgrade():
+            raise TooManyUpgrades("the server has no room for another upgraded connection")
+        self.upgraded = True
+        self.keep_alive = False
+        self.consume()
+        if self.request_scope is not None:
+            self.request_scope.deadline = math.inf
+
+    async def flush(self) -> None:
+        """Send what is written; a client that is too slow in taking it is cut off.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+        """
+        writer = self.writer
+        writer.flush_nowait()
+        if writer.unflushed_bytes:
+            pace = self.exchange_pace
+            pace.begin_response()
+            try:
+                await writer.flush()
+            finally:
+                pace.end_response()
+
+    async def send_file(self, file: int, offset: int, count: int) -> int:
+        """Send what is written and `count` bytes of a file; return how many of those there were.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+            OSError: the file cannot be read.
+        """
+        writer = self.writer
+        await self.flush()
+        sent = 0
+        if writer.sends_files:
+            pace = self.exchange_pace
+            try:
+                while sent < count:
+                    most = min(count - sent, _MOST_FILE_BYTES)
+                    pace.begin_response()
+                    try:
+                        just_sent = await writer.send_file(file, offset + sent, most)
+                    finally:
+                        pace.end_response()
+                    sent += just_sent
+                    if just_sent < most:
+                        return sent
+                    await trio.lowlevel.checkpoint()
+            except OSError as error:
+                if error.errno not in _NOT_BY_THE_KERNEL:
+                    raise
+            else:
+                return sent
+        memory_pool = self.connection.memory_pool
+        with FileBlocks(file, offset + sent, count - sent, memory_pool) as blocks:
+            while block := await blocks.read():
+                writer.write(block)
+                await self.flush()
+                sent += len(block)
+        return sent

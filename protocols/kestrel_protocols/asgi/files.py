@@ -1,0 +1,103 @@
+"""Files that an application has the server send (ASGI: Path Send, Zero Copy Send)."""
+
+import os
+import stat
+from types import TracebackType
+from typing import Protocol, Self
+
+import attrs
+import trio
+
+from kestrel_protocols.http.exchange import ResponseError
+
+__all__ = ["FilePiece", "HasFileno", "OpenedPath", "open_path", "piece_of"]
+
+# A file up to this size is read where it is opened, and leaves with the head in one write.
+_MOST_READ_AT_ONCE_BYTES = 64 * 1024
+
+
+class HasFileno(Protocol):
+    """What Zero Copy Send calls a file descriptor object."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+
+@attrs.frozen
+class FilePiece:
+    """`count` bytes of the open file `file`, from `offset`."""
+
+    file: int
+    offset: int
+    count: int
+
+
+@attrs.frozen
+class OpenedPath:
+    """A file that was opened to be sent whole; a context manager that closes it.
+
+    `content` has it all if it is small, and then `file` is closed already.
+    """
+
+    file: int
+    count: int
+    content: bytes | None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.content is None:
+            os.close(self.file)
+
+
+async def open_path(path: str | os.PathLike[str]) -> OpenedPath:
+    """Open a regular file in a worker thread.
+
+    Raises:
+        OSError: it cannot be opened or read.
+        ResponseError: it is no regular file.
+    """
+    return await trio.to_thread.run_sync(_open, path)
+
+
+def _open(path: str | os.PathLike[str]) -> OpenedPath:
+    # A FIFO would wait for its writer; what does not block now will not later, if it is a file.
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    keep = False
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ResponseError(f"{os.fspath(path)!r} is no regular file, and so cannot be sent")
+        count = status.st_size
+        if count > _MOST_READ_AT_ONCE_BYTES:
+            keep = True
+            return OpenedPath(file, count, None)
+        return OpenedPath(-1, count, os.pread(file, count, 0))
+    finally:
+        if not keep:
+            os.close(file)
+
+
+def piece_of(file: HasFileno, offset: int | None, count: int | None) -> FilePiece:
+    """Return what Zero Copy Send means by these three.
+
+    Without `offset` it is read from the file's own position, which is moved behind the piece, and
+    without `count` to the end.
+
+    Raises:
+        OSError: it is no file that has a size and a position.
+    """
+    descriptor = file.fileno()
+    start = os.lseek(descriptor, 0, os.SEEK_CUR) if offset is None else offset
+    if count is None:
+        count = max(0, os.fstat(descriptor).st_size - start)
+    if offset is None:
+        os.lseek(descriptor, start + count, os.SEEK_SET)
+    return FilePiece(descriptor, start, count)
