@@ -5,10 +5,12 @@
 * `open_server` runs a real server for the length of a block, over the in-memory transport.
 * `kestrel_core.testing.http_client` adds an HTTP client to that; it needs the extra `testing`, and
   is not imported here for that reason.
+* `DiagnosticMemoryPool` finds blocks that are leaked, given back twice, or used after that.
 
 Nothing that is shipped imports this package. It knows no plug-in by module, only by name.
 """
 
+from kestrel_core.testing.diagnostic_memory_pool import DiagnosticMemoryPool as DiagnosticMemoryPool
 from kestrel_core.testing.middleware_contract import check_middleware as check_middleware
 from kestrel_core.testing.open_server import OpenServer as OpenServer
 from kestrel_core.testing.open_server import open_server as open_server

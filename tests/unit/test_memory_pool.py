@@ -388,6 +388,16 @@ async def test_close_lets_go_of_everything(autojump_clock: MockClock) -> None:
         assert not await timer_is_set()
 
 
+async def test_its_timer_does_not_keep_a_closed_one_alive() -> None:
+    timers = Timers()
+    pool = MemoryPool(timers)
+    rent_and_return(pool, 5)
+    pool.close()
+    closed = weakref.ref(pool)
+    del pool
+    assert closed() is None
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_evicted_memory_is_the_systems_again(autojump_clock: MockClock) -> None:
     count, block_bytes = 512, 64 * 1024
