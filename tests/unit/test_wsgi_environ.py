@@ -77,10 +77,6 @@ class Request(HttpExchange):
         raise NotImplementedError
 
     @property
-    def takes_trailers(self) -> bool:
-        raise NotImplementedError
-
-    @property
     def upgradable(self) -> bool:
         raise NotImplementedError
 

@@ -26,6 +26,14 @@ DebugHook: TypeAlias = Callable[[HttpExchange, Mapping[str, Any]], None]
 
 _SPEC_VERSION = "2.5"
 
+# What every request is offered; trailers depend on the client.
+_EXTENSIONS = (
+    "http.request.trailers",
+    "http.response.early_hint",
+    "http.response.pathsend",
+    "http.response.zerocopysend",
+)
+
 
 class AsgiApplication:
     """An `HttpApplication` that calls the ASGI application `app`.
@@ -43,6 +51,9 @@ class AsgiApplication:
         self.on_debug = on_debug
         self._raw_root_path = quote(root_path).encode("ascii")
         self._state: dict[str, Any] = {}
+        self._extensions: dict[str, dict[str, Any]] = {name: {} for name in _EXTENSIONS}
+        if on_debug is not None:
+            self._extensions["http.response.debug"] = {}
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Return the application's lifespan; serve inside it.
@@ -58,16 +69,9 @@ class AsgiApplication:
             return exchange.respond(501, [])
         request = AsgiRequest(exchange, self.on_debug)
         local, remote = exchange.connection.local, exchange.connection.remote
-        extensions: dict[str, dict[str, Any]] = {
-            "http.request.trailers": {},
-            "http.response.early_hint": {},
-            "http.response.pathsend": {},
-            "http.response.zerocopysend": {},
-        }
+        extensions = self._extensions.copy()
         if exchange.takes_trailers:
             extensions["http.response.trailers"] = {}
-        if self.on_debug is not None:
-            extensions["http.response.debug"] = {}
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": _SPEC_VERSION},

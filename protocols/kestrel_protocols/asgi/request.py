@@ -48,6 +48,12 @@ class AsgiRequest:
         "_trailers",
     )
 
+    # What the start of the response says, and what its end does.
+    _status: int
+    _headers: Headers
+    _sends_trailers: bool
+    _trailers: Headers
+
     def __init__(
         self,
         exchange: HttpExchange,
@@ -57,10 +63,6 @@ class AsgiRequest:
         self._on_debug = on_debug
         self._expects = _START
         self._over = False  # whether the end of the request's body was handed out
-        self._sends_trailers = False
-        self._status = 0
-        self._headers: Headers = []
-        self._trailers: Headers = []
 
     async def receive(self) -> Event:
         """Return the next event of the request."""
@@ -170,6 +172,7 @@ class AsgiRequest:
     async def _end_body(self) -> None:
         if self._sends_trailers:
             self._expects = _TRAILERS
+            self._trailers = []
         else:
             self._expects = _NOTHING
             await self._exchange.finish()

@@ -64,6 +64,7 @@ class HttpExchange(ABC):
         "response_body_bytes",
         "started_at",
         "status",
+        "takes_trailers",
         "target",
     )
 
@@ -83,6 +84,8 @@ class HttpExchange(ABC):
     """"1.0", "1.1", "2" or "3"."""
     headers: Headers
     """The request's fields; this list is the application's to change."""
+    takes_trailers: bool
+    """Whether the client said `TE: trailers`; to others they are not sent (RFC 9110, 6.5.1)."""
     started_at: float
     """When the head had arrived, in `trio.current_time()`'s seconds."""
     status: int | None
@@ -146,11 +149,6 @@ class HttpExchange(ABC):
     @min_response_bytes_per_second.setter
     @abstractmethod
     def min_response_bytes_per_second(self, value: float | None) -> None: ...
-
-    @property
-    @abstractmethod
-    def takes_trailers(self) -> bool:
-        """Whether the client said `TE: trailers`; to others they are not sent (RFC 9110, 6.5.1)."""
 
     @property
     @abstractmethod

@@ -18,6 +18,10 @@ __all__ = ["Patience"]
 # (client_body_timeout and send_timeout).
 _MOST_SECONDS = 60.0
 
+# Whoever watches the clock ends a wait that is due. One that lasts this much longer found our own
+# process too busy for that, and the client may have moved bytes that we did not see (see Timers).
+_STARVED_SECONDS = 1.0
+
 
 class Patience:
     """What one client has left of one direction's grace; a grace above 60 s is its own bound."""
@@ -43,12 +47,14 @@ class Patience:
         self.due = now + self._seconds
 
     def end(self, now: float) -> None:
-        """Note that the wait is over."""
-        self._seconds = max(0.0, self.due - now)
+        """Note that the wait is over; one that is over long after it was due costs nothing."""
+        left = self.due - now
+        if left > -_STARVED_SECONDS:
+            self._seconds = max(0.0, left)
         self.due = math.inf
 
     def renew(self, now: float, moved_bytes: int) -> None:
         """Credit what was moved since the wait began, or was last renewed, and wait on."""
-        self.end(now)
+        self._seconds = max(0.0, self.due - now)
         self.earn(moved_bytes)
         self.begin(now)

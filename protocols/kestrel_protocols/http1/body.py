@@ -124,7 +124,13 @@ class ChunkedBody(Body):
     step; so a cancelled `receive` has consumed nothing that it did not return.
     """
 
-    __slots__ = ("_fields_left", "_in_chunk", "_next", "_trailer_bytes_left")
+    __slots__ = (
+        "_fields_left",
+        "_in_chunk",
+        "_next",
+        "_trailer_bytes_left",
+        "_trailer_bytes_seen",
+    )
 
     received_bytes: int
 
@@ -137,6 +143,7 @@ class ChunkedBody(Body):
         self._next = _Next.SIZE
         self._in_chunk = 0
         self._trailer_bytes_left = max(2, limits.max_request_headers_bytes - head_bytes)
+        self._trailer_bytes_seen = 0  # in whole lines that are fields, while more are to come
         self._fields_left = limits.max_request_header_count - field_count
 
     async def receive(self) -> bytes:
@@ -225,14 +232,14 @@ class ChunkedBody(Body):
         size = (end + 2 if complete else len(data)) - start
         if size > self._trailer_bytes_left:
             raise BadRequest(Rejection.HEADERS_TOO_LARGE)
-        block = data[start:end]
-        if not is_field_block(block):
+        if not is_field_block(data[start + self._trailer_bytes_seen : end]):
             raise BadRequest(Rejection.INVALID_REQUEST_HEADER)
+        self._trailer_bytes_seen = max(0, end - start)
+        if data.count(b"\n", start, end) > self._fields_left:
+            raise BadRequest(Rejection.TOO_MANY_HEADERS)
         if not complete:
             return 0
-        self.trailers: Headers = split_fields(block)
-        if len(self.trailers) > self._fields_left:
-            raise BadRequest(Rejection.TOO_MANY_HEADERS)
+        self.trailers: Headers = split_fields(data[start:end])
         if any(name in _NOT_IN_TRAILERS for name, _ in self.trailers):
             raise BadRequest(Rejection.INVALID_REQUEST_HEADER)
         self.complete: bool = True

@@ -239,6 +239,9 @@ class Http1Connection:
     def _body(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> Body | None:
         check_framing(line, block)
         wire = self._wire
+        if line.method == "CONNECT":
+            # A client that did not wait for the answer has sent bytes that are no request.
+            wire.keep_alive = False
         if block.transfer_codings:
             wire.consume()
             return ChunkedBody(

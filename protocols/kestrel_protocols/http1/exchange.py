@@ -8,7 +8,6 @@ finishes the response, and what HTTP has to say on the connection.
 """
 
 from collections.abc import Iterable
-from enum import Enum, auto
 
 import trio
 
@@ -16,9 +15,7 @@ from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.end_reason import EndReason
 from kestrel_protocols.http.exchange import ClientDisconnected, ResponseError
 from kestrel_protocols.http.fields import FieldLines, field_lines, trailer_lines, without_own
-from kestrel_protocols.http1.body import Body
-from kestrel_protocols.http1.request import Http1Request
-from kestrel_protocols.http1.request_head import FieldBlock, RequestLine
+from kestrel_protocols.http1.request import Http1Request, Response
 from kestrel_protocols.http1.response_framing import (
     Framing,
     decide_framing,
@@ -26,7 +23,6 @@ from kestrel_protocols.http1.response_framing import (
     upgrade_head,
 )
 from kestrel_protocols.http1.status_line import STATUS_LINES
-from kestrel_protocols.http1.wire import Wire
 
 __all__ = ["Http1Exchange"]
 
@@ -36,31 +32,21 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _MOST_COPIED_BYTES = 64 * 1024
 
 
-class _Response(Enum):
-    NOT_STARTED = auto()
-    STARTED = auto()
-    FINISHED = auto()
-
-
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
 _NONE, _LENGTH, _CHUNKED, _UNTIL_CLOSE = Framing
-_NOT_STARTED, _STARTED, _FINISHED = _Response
+_NOT_STARTED, _STARTED, _FINISHED = Response
 
 
 class Http1Exchange(Http1Request):
     """See `HttpExchange`; made by `Http1Connection` for each request."""
 
-    __slots__ = ("_framing", "_length", "_pending_head", "_response")
+    __slots__ = ("_framing", "_length", "_pending_head")  # all three are set with the head
 
     status: int | None
     response_body_bytes: int
-
-    def __init__(self, wire: Wire, line: RequestLine, block: FieldBlock, body: Body | None) -> None:
-        super().__init__(wire, line, block, body)
-        self._response = _NOT_STARTED
-        self._framing = _NONE
-        self._length = 0
-        self._pending_head = b""
+    _framing: Framing
+    _length: int
+    _pending_head: bytes
 
     def give_up(self) -> None:
         """Note that the response will never be complete."""
@@ -76,16 +62,6 @@ class Http1Exchange(Http1Request):
         self.status = None
         self.response_body_bytes = 0
         return True
-
-    @property
-    def response_started(self) -> bool:
-        """See `HttpExchange`."""
-        return self._response is not _NOT_STARTED
-
-    @property
-    def response_finished(self) -> bool:
-        """See `HttpExchange`."""
-        return self._response is _FINISHED
 
     async def inform(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """See `HttpExchange`."""
@@ -295,11 +271,14 @@ class Http1Exchange(Http1Request):
         """Return the head of the response, blank line included, and decide its framing."""
         if self.rejection is not None:
             raise ClientDisconnected("the request was wrong, and the server answers for it")
+        if self.method == "CONNECT" and 200 <= status < 300:
+            raise ResponseError("upgrade() opens the tunnel; a response refuses it")
         wire = self._wire
         self._framing, framing_line = decide_framing(
             status, fields, length, to_head=self.method == "HEAD", http11=self._http11
         )
         self._length = length or fields.content_length or 0
+        self._pending_head = b""
         if self._framing is _UNTIL_CLOSE:
             wire.keep_alive = False
         self.status = status

@@ -15,6 +15,7 @@ import math
 from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_protocols.http.patience import Patience
+from kestrel_protocols.http1.body import Body
 
 __all__ = ["Pace"]
 
@@ -25,11 +26,12 @@ class Pace:
     __slots__ = (
         "_backlog_bytes",
         "_body",
-        "_body_bytes",
+        "_body_patience",
         "_connection",
+        "_credited_bytes",
         "_min_body_rate",
         "_min_response_rate",
-        "_response",
+        "_response_patience",
         "body_expired",
     )
 
@@ -37,9 +39,10 @@ class Pace:
         self._connection = connection
         self._min_body_rate = connection.limits.min_request_body_bytes_per_second
         self._min_response_rate = connection.limits.min_response_bytes_per_second
-        self._body: Patience | None = None
-        self._body_bytes = 0  # of the body, those that were credited
-        self._response: Patience | None = None
+        self._body: Body | None = None
+        self._body_patience: Patience | None = None
+        self._credited_bytes = 0  # of the body
+        self._response_patience: Patience | None = None
         self._backlog_bytes = 0
         self.body_expired: bool = False
         """Whether the last wait for the body was ended because the body is too slow."""
@@ -52,7 +55,7 @@ class Pace:
     @min_body_bytes_per_second.setter
     def min_body_bytes_per_second(self, value: float | None) -> None:
         self._min_body_rate = _valid(value)
-        self._body = None
+        self._body_patience = None
 
     @property
     def min_response_bytes_per_second(self) -> float | None:
@@ -62,42 +65,42 @@ class Pace:
     @min_response_bytes_per_second.setter
     def min_response_bytes_per_second(self, value: float | None) -> None:
         self._min_response_rate = _valid(value)
-        self._response = None
+        self._response_patience = None
 
-    def begin_body(self, received_bytes: int) -> None:
-        """Note that the application waits for more of a body of which it has `received_bytes`."""
+    def begin_body(self, body: Body) -> None:
+        """Note that the application waits for more of `body`."""
         self.body_expired = False
         if self._min_body_rate is None:
             return
-        if self._body is None:
-            self._body = Patience(
+        if self._body_patience is None:
+            self._body_patience = Patience(
                 self._min_body_rate, self._connection.limits.request_body_grace_seconds
             )
-        self._body.earn(received_bytes - self._body_bytes)
-        self._body_bytes = received_bytes
-        self._body.begin(self._connection.deadline.now())
+        self._body = body
+        self._body_patience.earn(self._arrived_bytes())
+        self._body_patience.begin(self._connection.deadline.now())
         self._set_deadline()
 
     def end_body(self) -> None:
         """Note that it waits no longer."""
-        if self._body is not None and self._body.due < math.inf:
-            self._body.end(self._connection.deadline.now())
+        if self._body_patience is not None and self._body_patience.due < math.inf:
+            self._body_patience.end(self._connection.deadline.now())
 
     def begin_response(self) -> None:
         """Note that the client is waited for to take what is on its way to it."""
         if self._min_response_rate is None:
             return
-        if self._response is None:
-            self._response = Patience(
+        if self._response_patience is None:
+            self._response_patience = Patience(
                 self._min_response_rate, self._connection.limits.response_grace_seconds
             )
         self._backlog_bytes = self._connection.transport.output.backlog_bytes
-        self._response.begin(self._connection.deadline.now())
+        self._response_patience.begin(self._connection.deadline.now())
         self._set_deadline()
 
     def end_response(self) -> None:
         """Note that it is waited for no longer."""
-        response = self._response
+        response = self._response_patience
         if response is not None and response.due < math.inf:
             response.end(self._connection.deadline.now())
             response.earn(self._taken_bytes())
@@ -105,17 +108,30 @@ class Pace:
     def check(self) -> None:
         """See who has run out of patience; to be called when the deadline expires."""
         now = self._connection.deadline.now()
-        response, body = self._response, self._body
+        response, body = self._response_patience, self._body_patience
         if response is not None and response.due <= now:
             response.renew(now, self._taken_bytes())
             if response.due <= now:
                 self._connection.abort(EndReason.MIN_RESPONSE_DATA_RATE)
                 return
-        if body is not None and body.due <= now:  # any byte would have ended the wait
-            body.end(now)
-            self.body_expired = True
-            self._connection.transport.input.cancel_pending_read()
+        if body is not None and body.due <= now:
+            body.renew(now, self._arrived_bytes())
+            if body.due <= now:
+                body.end(now)
+                self.body_expired = True
+                self._connection.transport.input.cancel_pending_read()
         self._set_deadline()
+
+    def _arrived_bytes(self) -> int:
+        """Return how much of the body has come since this was last asked.
+
+        What is held counts: a chunk's size, or trailers, are taken only when they are complete.
+        """
+        before = self._credited_bytes
+        if self._body is not None:
+            held = self._connection.transport.input.buffered
+            self._credited_bytes = self._body.received_bytes + len(held)
+        return self._credited_bytes - before
 
     def _taken_bytes(self) -> int:
         """Return how much the client has taken since this was last asked."""
@@ -125,8 +141,8 @@ class Pace:
 
     def _set_deadline(self) -> None:
         due = min(
-            math.inf if self._body is None else self._body.due,
-            math.inf if self._response is None else self._response.due,
+            math.inf if self._body_patience is None else self._body_patience.due,
+            math.inf if self._response_patience is None else self._response_patience.due,
         )
         if due < math.inf:
             self._connection.deadline.set(due)

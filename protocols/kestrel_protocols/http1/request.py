@@ -8,6 +8,7 @@ to answer when the application has returned.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from enum import Enum, auto
 
 import trio
 
@@ -20,7 +21,19 @@ from kestrel_protocols.http1.body import Body
 from kestrel_protocols.http1.request_head import FieldBlock, RequestLine
 from kestrel_protocols.http1.wire import Wire
 
-__all__ = ["Http1Request"]
+__all__ = ["Http1Request", "Response"]
+
+
+class Response(Enum):
+    """How far the other half is."""
+
+    NOT_STARTED = auto()
+    STARTED = auto()
+    FINISHED = auto()
+
+
+# On the hot path a member of an Enum, looked up through its class, costs as much as a call.
+_NOT_STARTED, _FINISHED = Response.NOT_STARTED, Response.FINISHED
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -33,6 +46,7 @@ class Http1Request(HttpExchange, ABC):
         "_body",
         "_continue_sent",
         "_http11",
+        "_response",
         "_wake_receiver",
         "_wire",
         "rejection",
@@ -47,6 +61,7 @@ class Http1Request(HttpExchange, ABC):
         self.query: bytes = line.query
         self.http_version: str = "1.1" if line.http11 else "1.0"
         self.headers: Headers = block.fields.copy()
+        self.takes_trailers: bool = block.takes_trailers and line.http11
         self.started_at: float = wire.arrived_at
         self.status: int | None = None
         self.response_body_bytes: int = 0
@@ -57,6 +72,7 @@ class Http1Request(HttpExchange, ABC):
         self._block = block
         self._body = body
         self._continue_sent = False
+        self._response = _NOT_STARTED
         self._wake_receiver: Callable[[], None] | None = None
 
     @property
@@ -70,9 +86,14 @@ class Http1Request(HttpExchange, ABC):
         return [] if self._body is None else self._body.trailers
 
     @property
-    def takes_trailers(self) -> bool:
+    def response_started(self) -> bool:
         """See `HttpExchange`."""
-        return self._http11 and self._block.takes_trailers
+        return self._response is not _NOT_STARTED
+
+    @property
+    def response_finished(self) -> bool:
+        """See `HttpExchange`."""
+        return self._response is _FINISHED
 
     @property
     def upgradable(self) -> bool:
@@ -168,7 +189,7 @@ class Http1Request(HttpExchange, ABC):
     async def _wait_for(self, body: Body) -> bytes:
         """Wait for a piece of the body as long as it comes fast enough; b"" as `Body.receive`."""
         pace = self._wire.exchange_pace
-        pace.begin_body(body.received_bytes)
+        pace.begin_body(body)
         try:
             data = await body.receive()
         finally:
