@@ -37,7 +37,7 @@ DEFAULT_DRAIN_SECONDS = 30.0
 
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 
-_HELP = """Serve an ASGI or WSGI application.
+_HELP = """Serve an ASGI or WSGI application, or a native handler.
 
 MODULE:ATTRIBUTE names it, as in main:app; an attribute may be dotted. A module alone is asked for
 "app", then for "application".
@@ -113,6 +113,8 @@ def _run(
     drain_seconds: float,
     log_level: str,
     access_log: bool,
+    alt_svc: str | None,
+    lenient: tuple[str, ...],
     **limit_values: float | None,
 ) -> None:
     limits = limits_from(limit_values)
@@ -134,6 +136,8 @@ def _run(
             limits=limits,
             root_path=root_path,
             access_log=access_log,
+            alt_svc=alt_svc,
+            lenient=lenient,
         )
         exit_code = trio.run(_serve_with_signals, composed, drain_seconds)
     except ApplicationImportError as error:
@@ -196,7 +200,8 @@ _serve = _ServeCommand(
             type=click.Choice([interface.option for interface in Interface]),
             default=Interface.ASGI.option,
             show_default=True,
-            help="How the application is called. A WSGI application is called in threads.",
+            help="How the application is called. A WSGI application is called in threads, a native"
+            " handler with an HttpExchange.",
         ),
         click.Option(
             ["--factory"],
@@ -236,6 +241,18 @@ _serve = _ServeCommand(
             ["--access-log/--no-access-log"],
             default=False,
             help="Log a line for each request.  [default: no-access-log]",
+        ),
+        click.Option(
+            ["--alt-svc"],
+            metavar="VALUE",
+            help="Where else the application is served, as the field Alt-Svc says it, such as"
+            ' h3=":443"; ma=86400.',
+        ),
+        click.Option(
+            ["--lenient"],
+            multiple=True,
+            metavar="FAULT",
+            help="A fault of requests to tolerate, such as bare-line-feed; may be repeated.",
         ),
         *limit_options(),
         click.Option(

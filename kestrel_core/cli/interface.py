@@ -11,6 +11,7 @@ class Interface(Enum):
 
     ASGI = ("asgi", "an ASGI 3 application", ("scope", "receive", "send"))
     WSGI = ("wsgi", "a WSGI application", ("environ", "start_response"))
+    NATIVE = ("native", "a native handler", ("exchange",))
 
     def __init__(self, option: str, noun: str, parameters: tuple[str, ...]) -> None:
         self.option: str = option
