@@ -2,12 +2,11 @@
 
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.server_process import ServerProcess, running_kestrel
+from tests.server_process import KESTREL, running_kestrel
 
 HANDLER = """
 async def hello(exchange):
@@ -21,8 +20,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ask(server: ServerProcess, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.wait_for_port()), timeout=30) as client:
+def ask(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         client.sendall(request)
         client.shutdown(socket.SHUT_WR)
         with client.makefile("rb") as answer:
@@ -32,10 +31,11 @@ def ask(server: ServerProcess, request: bytes) -> bytes:
 def test_a_native_handler(folder: Path) -> None:
     arguments = ("--app-dir", folder, "--interface=native", "handler:hello")
     with running_kestrel(*arguments, "--listen=tcp://127.0.0.1:0") as server:
-        answer = ask(server, b"PUT /a HTTP/1.1\r\nhost: a\r\n\r\n")
+        port = server.wait_for_port()
+        answer = ask(port, b"PUT /a HTTP/1.1\r\nhost: a\r\n\r\n")
         assert answer.endswith(b"\r\n\r\n/a of PUT")
         assert b"alt-svc" not in answer
-        assert b" 400 " in ask(server, b"GET /a HTTP/1.1\nhost: a\n\n")
+        assert b" 400 " in ask(port, b"GET /a HTTP/1.1\nhost: a\n\n")
         assert server.stop() == 0
 
 
@@ -43,7 +43,7 @@ def test_lenient_and_alt_svc(folder: Path) -> None:
     arguments = ("--app-dir", folder, "--interface=native", "handler:hello")
     options = ("--lenient=bare-line-feed", "--lenient=spaces_in_request_line", "--alt-svc=h3=:1")
     with running_kestrel(*arguments, *options, "--listen=tcp://127.0.0.1:0") as server:
-        answer = ask(server, b"GET  /a HTTP/1.1\nhost: a\n\n")
+        answer = ask(server.wait_for_port(), b"GET  /a HTTP/1.1\nhost: a\n\n")
         assert answer.endswith(b"\r\nalt-svc: h3=:1\r\n\r\n/a of GET")
         assert server.stop() == 0
 
@@ -61,8 +61,7 @@ def test_lenient_and_alt_svc(folder: Path) -> None:
 )
 def test_what_is_refused(folder: Path, options: list[str], fault: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "kestrel_core.cli", "--app-dir", folder, "--interface=native"]
-        + [*options, "handler:hello"],
+        [KESTREL, "--app-dir", folder, "--interface=native", *options, "handler:hello"],
         capture_output=True,
         text=True,
         timeout=30,
