@@ -41,7 +41,19 @@ _MOST_RECEIVE_BYTES = 512 * 1024
 _MOST_FILE_BYTES = 1024 * 1024
 
 # What sendfile says of the socket and not of the file.
-_PEER_ERRORS = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT})
+_PEER_ERRORS = frozenset(
+    {
+        errno.EPIPE,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+    }
+)
 
 # Closing with this linger time drops what is unsent and resets the connection.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -250,6 +262,8 @@ class _SocketWriter(PipeWriter):
 
     @property
     def backlog_bytes(self) -> int:
+        if self._pipe.state is not _OPEN:
+            return 0
         return self.unflushed_bytes + self._in_transit_bytes + _queued_bytes(self._pipe.connected)
 
     async def _transmit(self, data: bytes | memoryview) -> None:
@@ -272,9 +286,16 @@ class _SocketWriter(PipeWriter):
         self._pipe.raise_unless_open()
 
     async def _transmit_file(self, file: int, offset: int, count: int) -> int:
+        try:
+            return await self._send_file(file, offset, count)
+        finally:
+            self._in_transit_bytes = 0
+
+    async def _send_file(self, file: int, offset: int, count: int) -> int:
         pipe = self._pipe
         sent = 0
         while sent < count:
+            self._in_transit_bytes = count - sent
             most = min(count - sent, _MOST_FILE_BYTES)
             try:
                 just_sent = os.sendfile(pipe.connected.fileno(), file, offset + sent, most)

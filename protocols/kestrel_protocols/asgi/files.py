@@ -92,12 +92,34 @@ def piece_of(file: HasFileno, offset: int | None, count: int | None) -> FilePiec
     without `count` to the end.
 
     Raises:
-        OSError: it is no file that has a size and a position.
+        OSError: it has no descriptor, or no position.
+        ResponseError: it is no regular file, or a number is below zero.
     """
     descriptor = file.fileno()
-    start = os.lseek(descriptor, 0, os.SEEK_CUR) if offset is None else offset
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise ResponseError(f"{file!r} is no regular file, and so cannot be sent")
+    start = _position(file) if offset is None else offset
     if count is None:
-        count = max(0, os.fstat(descriptor).st_size - start)
+        count = max(0, status.st_size - start)
+    if start < 0 or count < 0:
+        raise ResponseError(f"cannot send {count} bytes of a file from {start} on")
     if offset is None:
-        os.lseek(descriptor, start + count, os.SEEK_SET)
+        _move(file, start + count)
     return FilePiece(descriptor, start, count)
+
+
+# A file object that reads ahead is not where its descriptor is, and the application means the object.
+
+
+def _position(file: HasFileno) -> int:
+    tell = getattr(file, "tell", None)
+    return os.lseek(file.fileno(), 0, os.SEEK_CUR) if tell is None else int(tell())
+
+
+def _move(file: HasFileno, position: int) -> None:
+    seek = getattr(file, "seek", None)
+    if seek is None:
+        os.lseek(file.fileno(), position, os.SEEK_SET)
+    else:
+        seek(position)

@@ -240,8 +240,9 @@ class HttpExchange(ABC):
         where it can; elsewhere a worker thread reads it. Raises as `write` does, and:
 
         Raises:
-            ResponseError: the file is shorter than that; the response is cut off.
-            OSError: the file cannot be read.
+            ResponseError: the file is shorter than that; the response is cut off. Or a number is
+                below zero.
+            OSError: the file cannot be read; the response is cut off.
         """
 
     @abstractmethod

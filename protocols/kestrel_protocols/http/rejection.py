@@ -35,7 +35,6 @@ class Rejection(Enum):
         405,
         EndReason.INVALID_REQUEST_LINE,
     )
-    TUNNEL_NOT_SUPPORTED = ("no tunnels here", 501, EndReason.INVALID_REQUEST_LINE)
     CONNECT_WITH_BODY = ("CONNECT with a body", 400, EndReason.INVALID_REQUEST_HEADERS)
     INVALID_REQUEST_HEADER = ("bad header line", 400, EndReason.INVALID_REQUEST_HEADERS)
     HEADERS_TOO_LARGE = (

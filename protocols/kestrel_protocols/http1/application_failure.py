@@ -64,7 +64,7 @@ async def application_timed_out(wire: Wire, exchange: Http1Exchange) -> None:
     )
     if wire.torn:
         exchange.connection.record_end(EndReason.MAX_REQUEST_TIME_EXCEEDED)
-    elif not exchange.response_finished:
+    elif exchange.rejection is None and not exchange.response_finished:
         await _answer_for_it(exchange, 503, EndReason.MAX_REQUEST_TIME_EXCEEDED)
 
 

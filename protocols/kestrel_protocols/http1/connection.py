@@ -36,6 +36,7 @@ from kestrel_protocols.http1.application_failure import (
 from kestrel_protocols.http1.body import Body, ChunkedBody, LengthBody
 from kestrel_protocols.http1.ending import drain, linger, reject, write_rejection
 from kestrel_protocols.http1.exchange import Http1Exchange
+from kestrel_protocols.http1.leniency import Leniency, Tolerance
 from kestrel_protocols.http1.request_head import (
     FieldBlock,
     FieldBlocks,
@@ -44,7 +45,12 @@ from kestrel_protocols.http1.request_head import (
     check_framing,
     check_head_so_far,
 )
-from kestrel_protocols.http1.unusual_head import read_unusual_block, read_unusual_line
+from kestrel_protocols.http1.unusual_head import (
+    read_unusual_block,
+    read_unusual_line,
+    with_crlf,
+    without_contradictions,
+)
 from kestrel_protocols.http1.wire import Phase, Wire
 
 __all__ = ["Http1Connection"]
@@ -61,13 +67,14 @@ class Http1Connection:
 
     __slots__ = (
         "_application",
+        "_blank_line",
         "_blank_lines",
         "_blocks",
         "_connection",
         "_lines",
         "_on_exchange_end",
-        "_retires_at",
         "_served",
+        "_tolerance",
         "_wire",
     )
 
@@ -79,16 +86,22 @@ class Http1Connection:
         blocks: FieldBlocks,
         on_exchange_end: Callable[[HttpExchange], None] | None,
         stamp: Callable[[], bytes],
+        tolerance: Tolerance | None,
     ) -> None:
         self._connection = connection
         self._application = application
         self._lines = lines
         self._blocks = blocks
         self._on_exchange_end = on_exchange_end
+        self._tolerance = tolerance
         self._wire = Wire(connection, stamp)
+        lenient = tolerance is not None and tolerance.allows(Leniency.BARE_LINE_FEED)
+        self._blank_line = (b"\r\n", b"\n") if lenient else b"\r\n"
         self._blank_lines = 0
         self._served = 0
-        self._retires_at = connection.deadline.now() + connection.limits.max_connection_age_seconds
+        self._wire.retires_at = (
+            connection.deadline.now() + connection.limits.max_connection_age_seconds
+        )
 
     async def serve(self) -> None:
         """Serve requests until either side ends the connection.
@@ -116,29 +129,40 @@ class Http1Connection:
         max_line_bytes = limits.max_request_line_bytes - 2
         max_headers_bytes = limits.max_request_headers_bytes - 2
         max_header_count = limits.max_request_header_count
+        few_fields_bytes = 4 * max_header_count
         lines, blocks, application = self._lines, self._blocks, self._application
         before_waiting = wire.before_waiting
         time_is_limited = limits.max_request_seconds < math.inf
-        retires = self._retires_at < math.inf or limits.max_requests_per_connection is not None
+        retires = wire.retires_at < math.inf or limits.max_requests_per_connection is not None
+        tolerance = self._tolerance
         most_in_a_row = limits.max_pipelined_requests
         in_a_row = 0
         while wire.keep_alive:
             end = wire.data.find(b"\r\n\r\n", wire.position)
+            if tolerance is not None:
+                end = self._end_of_head()
             if end < 0:
                 wire.consume()
                 if writer.unflushed_bytes:
                     await wire.flush()
                     if not wire.keep_alive:
                         break  # somebody asked for that meanwhile
-                in_a_row = 0
-                wire.phase = _IDLE
                 deadline.set_after(limits.keep_alive_seconds)
-                if retires and self._retires_at < deadline.expires_at:
-                    deadline.set(self._retires_at)
-                # Nearly always the next request is still to come, and comes in one piece.
-                wire.data = reader.buffered or await reader.read()
+                if retires:
+                    wire.watch_age()
+                    if not wire.keep_alive:
+                        break
+                wire.phase = _IDLE
+                wire.data = reader.buffered
+                if not wire.data:
+                    in_a_row = 0
+                    wire.pace = None
+                    # Nearly always the next request is still to come, and comes in one piece.
+                    wire.data = await reader.read()
                 wire.arrived_at = deadline.now()
                 end = wire.data.find(b"\r\n\r\n")
+                if tolerance is not None:
+                    end = self._end_of_head()
                 if end < 0:
                     end = await self._wait_for_head()
                     if end < 0:
@@ -154,17 +178,22 @@ class Http1Connection:
             if end - line_end > max_headers_bytes:
                 raise BadRequest(Rejection.HEADERS_TOO_LARGE)
             line_bytes = data[start:line_end]
-            line = lines[line_bytes] or read_unusual_line(line_bytes)
+            line = lines[line_bytes] or read_unusual_line(line_bytes, tolerance)
             block_bytes = data[line_end + 2 : end + 2]
-            block = blocks[block_bytes] or read_unusual_block(block_bytes)
-            if len(block.fields) > max_header_count:
+            # Counted before they are taken apart; and no field line is shorter than four bytes.
+            if len(block_bytes) > few_fields_bytes and block_bytes.count(b"\n") > max_header_count:
                 raise BadRequest(Rejection.TOO_MANY_HEADERS)
+            block = blocks[block_bytes] or read_unusual_block(block_bytes, tolerance)
+            if tolerance is not None:
+                block = without_contradictions(line, block, tolerance)
             wire.position = end + 4
             self._blank_lines = 0
             wire.phase = _EXCHANGE
             body: Body | None = None
             if not (block.plain and line.http11 and line.authority is None):
                 body = self._body(line, block, len(block_bytes) + 2)
+            if tolerance is not None:
+                tolerance.count()
             if block.close or not (line.http11 or block.keep_alive):
                 wire.keep_alive = False
             if retires:
@@ -182,7 +211,9 @@ class Http1Connection:
                     if rest is not None:
                         await rest
             except Exception as error:  # the application's, which must not end the server's loop
-                if wire.upgraded:
+                if wire.upgraded and not wire.told_gone:
+                    if self._on_exchange_end is not None:
+                        self._on_exchange_end(exchange)
                     raise  # HTTP is over, and there is nothing to answer
                 await application_failed(wire, exchange, error)
             if not exchange.response_finished:
@@ -194,17 +225,16 @@ class Http1Connection:
             if wire.position >= len(wire.data):
                 # An idle connection holds nothing of its last request.
                 del data, line_bytes, line, block_bytes, block, body, exchange, rest
-            else:
-                in_a_row += 1
-                if in_a_row == most_in_a_row:
-                    in_a_row = 0
-                    await wire.flush()
-                    await trio.lowlevel.checkpoint()
-        if wire.upgraded:
-            self._connection.record_end(EndReason.UPGRADED)
-            return
+            in_a_row += 1
+            if in_a_row == most_in_a_row:
+                in_a_row = 0
+                await wire.flush()
+                await trio.lowlevel.checkpoint()
         if wire.torn:
             self._connection.abort(EndReason.ABORTED_BY_APP)
+            return
+        if wire.upgraded:
+            self._connection.record_end(EndReason.UPGRADED)
             return
         if self._connection.close_requested.is_set:
             self._connection.record_end(EndReason.SHUTDOWN)
@@ -218,10 +248,12 @@ class Http1Connection:
         expires_at = wire.arrived_at + self._connection.limits.max_request_seconds
         with trio.CancelScope(deadline=expires_at) as scope:
             wire.request_scope = scope
-            rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
-            if rest is not None:
-                await rest
-        wire.request_scope = None
+            try:
+                rest = run_in_fresh_context(self._application(exchange), wire.before_waiting)
+                if rest is not None:
+                    await rest
+            finally:
+                wire.request_scope = None
         if scope.cancelled_caught:
             await application_timed_out(wire, exchange)
 
@@ -230,11 +262,9 @@ class Http1Connection:
         self._served += 1
         if self._served == self._connection.limits.max_requests_per_connection:
             self._connection.record_end(EndReason.MAX_REQUESTS_PER_CONNECTION_REACHED)
-        elif self._wire.arrived_at >= self._retires_at:
-            self._connection.record_end(EndReason.MAX_CONNECTION_AGE_REACHED)
+            self._wire.keep_alive = False
         else:
-            return
-        self._wire.keep_alive = False
+            self._wire.watch_age()
 
     def _body(self, line: RequestLine, block: FieldBlock, head_bytes: int) -> Body | None:
         check_framing(line, block)
@@ -278,21 +308,43 @@ class Http1Connection:
                     raise BadRequest(Rejection.UNEXPECTED_END)
                 self._connection.record_end(EndReason.PEER_CLOSED)
                 return -1
-            check_head_so_far(data, limits.max_request_line_bytes, limits.max_request_headers_bytes)
-            line = data[: max(0, data.find(b"\r\n"))]
-            if line and self._lines[line] is None:
-                read_unusual_line(line)
+            check_head_so_far(
+                data,
+                limits.max_request_line_bytes,
+                limits.max_request_headers_bytes,
+                self._tolerance,
+            )
+            line, line_end, _ = data.partition(b"\n")
+            if line_end and self._lines[line.removesuffix(b"\r")] is None:
+                read_unusual_line(line.removesuffix(b"\r"), self._tolerance)
             if begun and wire.phase is _IDLE:
                 wire.phase = _HEAD
                 deadline.set_after(limits.request_headers_seconds)
             searched = len(data)
             reader.advance(0, searched)
-            data = await reader.read()
-            end = data.find(b"\r\n\r\n", max(0, searched - 3))
+            wire.data = await reader.read()
+            if self._tolerance is None:
+                end = wire.data.find(b"\r\n\r\n", max(0, searched - 3))
+            else:
+                end = self._end_of_head()
             if end >= 0:
-                wire.data = data
                 wire.arrived_at = deadline.now()
                 return end
+            wire.data = b""
+
+    def _end_of_head(self) -> int:
+        """Return where the head at hand ends, or -1, with line ends that are tolerated rewritten."""
+        wire = self._wire
+        wire.consume()
+        data = self._without_blank_lines()
+        rewritten = None if self._tolerance is None else with_crlf(data, 0, self._tolerance)
+        if rewritten is None:
+            wire.data = data
+        else:
+            head, size = rewritten
+            wire.data = head  # what follows it is looked at when it has been read
+            wire.added_bytes = len(head) - size
+        return wire.data.find(b"\r\n\r\n")
 
     def _stop_waiting(self, *, begun: bool) -> bool:
         """Tell whether whoever cancelled the pending read wants no further request.
@@ -303,7 +355,7 @@ class Http1Connection:
         if self._wire.phase is Phase.HEAD_EXPIRED:
             raise BadRequest(Rejection.HEADERS_TIMEOUT)
         if self._wire.phase is Phase.IDLE_EXPIRED:
-            is_old = self._connection.deadline.now() >= self._retires_at
+            is_old = self._connection.deadline.now() >= self._wire.retires_at
             self._connection.record_end(
                 EndReason.MAX_CONNECTION_AGE_REACHED if is_old else EndReason.KEEP_ALIVE_TIMEOUT
             )
@@ -316,9 +368,9 @@ class Http1Connection:
     def _without_blank_lines(self) -> bytes:
         """Consume the blank lines before a head; return what the reader then holds."""
         reader = self._wire.reader
-        while reader.buffered.startswith(b"\r\n"):
+        while reader.buffered.startswith(self._blank_line):
             self._count_blank_line()
-            reader.advance(2)
+            reader.advance(reader.buffered.index(b"\n") + 1)
         return reader.buffered
 
     def _count_blank_line(self) -> None:

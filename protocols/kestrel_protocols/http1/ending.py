@@ -11,7 +11,7 @@ import trio
 
 from kestrel_core.end_reason import EndReason
 from kestrel_protocols.http.exchange import BadRequest, ClientDisconnected
-from kestrel_protocols.http.rejection import Rejection
+from kestrel_protocols.http.rejection import HTTP2_REFUSAL, Rejection
 from kestrel_protocols.http1.body import Body
 from kestrel_protocols.http1.status_line import STATUS_LINES
 from kestrel_protocols.http1.wire import Phase, Wire
@@ -58,6 +58,9 @@ async def reject(wire: Wire, rejection: Rejection) -> None:
 
 def write_rejection(wire: Wire, rejection: Rejection) -> None:
     """Write the answer to a request that is wrong; the connection is to end behind it."""
+    if rejection is Rejection.HTTP2_PREFACE:
+        wire.writer.write(HTTP2_REFUSAL)
+        return
     wire.writer.write(
         b"%b\r\ncontent-length: 0\r\nconnection: close%b%b\r\n\r\n"
         % (STATUS_LINES[rejection.status], _ALLOW.get(rejection, b""), wire.stamp())

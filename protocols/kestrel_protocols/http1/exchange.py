@@ -86,15 +86,17 @@ class Http1Exchange(Http1Request):
             raise ResponseError("the client did not ask for an upgrade")
         wire = self._wire
         status = 200 if self.method == "CONNECT" else 101
-        head = b"%b%b\r\n\r\n" % (upgrade_head(status, headers), wire.stamp())
+        head = upgrade_head(status, headers, wire.stamp())
         wire.begin_upgrade()
         self.status = status
         self._response = _FINISHED
         try:
+            await self._wait_receiver_left()
             wire.writer.write(head)
-            if self._wake_receiver is not None:
-                self._wake_receiver()
             await self._flush()
+        except trio.Cancelled:
+            wire.torn = True
+            raise
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._gone() from error
         return self.connection.transport
@@ -176,6 +178,8 @@ class Http1Exchange(Http1Request):
         """See `HttpExchange`."""
         if self._response is not _STARTED:
             raise self._out_of_order("write_file() comes after start() and before finish()")
+        if offset < 0 or count < 0:
+            raise ResponseError(f"cannot send {count} bytes of a file from {offset} on")
         self.response_body_bytes += count
         self._check_length(count)
         chunked = self._framing is _CHUNKED
@@ -189,6 +193,10 @@ class Http1Exchange(Http1Request):
                 writer.write(b"%x\r\n" % count)
             try:
                 sent = await self._wire.send_file(file, offset, count)
+            except OSError:
+                self.give_up()
+                self.connection.abort(EndReason.ERROR_AFTER_STARTING_RESPONSE)
+                raise
             except BaseException:  # whatever it was, nobody knows how much of it has left
                 self.give_up()
                 self._wire.torn = True

@@ -1,10 +1,10 @@
 """What HTTP/1 clients get wrong and a server may serve all the same, each by a switch of its own.
 
 Theory of operation. No rule is ever weakened. What a leniency tolerates is rewritten, in
-`unusual_head`, into what the client must have meant, and the strict rules judge the outcome; so two
-leniencies together let in nothing that one of them alone would not. While a head is read, what it
-needed is noted; once it has been read it is counted, so that a head which comes in many pieces, and
-is looked at as often, counts once.
+`unusual_head`, into what the client must have meant, and the strict rules judge the outcome; so it
+is known what one lets in, whichever others are on. While a head is read, what it needed is noted;
+once it has been read it is counted, so that a head which comes in many pieces, and is looked at as
+often, counts once.
 
 A leniency is safe while every server that a request passes reads it alike. Where they differ,
 requests can be smuggled past the first (RFC 9112, 11.2). That is why all are off by default, why

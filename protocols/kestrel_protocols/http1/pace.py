@@ -86,15 +86,15 @@ class Pace:
         if self._body_patience is not None and self._body_patience.due < math.inf:
             self._body_patience.end(self._connection.deadline.now())
 
-    def begin_response(self) -> None:
-        """Note that the client is waited for to take what is on its way to it."""
+    def begin_response(self, file_bytes: int = 0) -> None:
+        """Note that the client is waited for to take what is written, and so much of a file."""
         if self._min_response_rate is None:
             return
         if self._response_patience is None:
             self._response_patience = Patience(
                 self._min_response_rate, self._connection.limits.response_grace_seconds
             )
-        self._backlog_bytes = self._connection.transport.output.backlog_bytes
+        self._backlog_bytes = self._connection.transport.output.backlog_bytes + file_bytes
         self._response_patience.begin(self._connection.deadline.now())
         self._set_deadline()
 
@@ -140,11 +140,12 @@ class Pace:
         return before - self._backlog_bytes
 
     def _set_deadline(self) -> None:
+        """Be asked to `check` when somebody is due; the deadline may be set to earlier already."""
         due = min(
             math.inf if self._body_patience is None else self._body_patience.due,
             math.inf if self._response_patience is None else self._response_patience.due,
         )
-        if due < math.inf:
+        if due < self._connection.deadline.expires_at:
             self._connection.deadline.set(due)
 
 

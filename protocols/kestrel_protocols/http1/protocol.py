@@ -10,7 +10,7 @@ from kestrel_core.protocol import Protocol, Sniff
 from kestrel_protocols.http.exchange import HttpApplication, HttpExchange
 from kestrel_protocols.http.fields import stamp_with
 from kestrel_protocols.http1.connection import Http1Connection
-from kestrel_protocols.http1.leniency import Leniency
+from kestrel_protocols.http1.leniency import Leniency, Tolerance
 from kestrel_protocols.http1.request_head import FieldBlocks, RequestLines
 
 __all__ = ["Http1"]
@@ -89,6 +89,7 @@ class Http1(Protocol):
         self, connection: Connection
     ) -> Coroutine[Any, Any, None]:
         """Serve requests until either side ends the connection."""
+        tolerance = Tolerance(self._tolerated, connection.id) if self._tolerated else None
         return Http1Connection(
             connection,
             self.application,
@@ -96,6 +97,7 @@ class Http1(Protocol):
             self._field_blocks,
             self.on_exchange_end,
             self._stamp,
+            tolerance,
         ).serve()
 
 

@@ -208,6 +208,8 @@ class Http1Request(HttpExchange, ABC):
     async def wait_disconnected(self) -> None:
         """See `HttpExchange`; reads ahead, within bounds, because that is how one finds out."""
         wire, reader = self._wire, self._wire.reader
+        if wire.upgraded:
+            return
         if wire.data:
             wire.consume()
         try:
@@ -227,10 +229,17 @@ class Http1Request(HttpExchange, ABC):
             pass  # gone is what was waited for
         finally:
             self._wake_receiver = None
-            if not (self.connection.closed.is_set or wire.upgraded):
+            if not self.connection.closed.is_set:
                 reader.advance(0)
         if not self.response_finished:
             wire.told_gone = True
+
+    async def _wait_receiver_left(self) -> None:
+        """Wake who waits for the client, and wait until the reader is somebody else's to use."""
+        if self._wake_receiver is not None:
+            self._wake_receiver()
+        while self._wake_receiver is not None:
+            await trio.lowlevel.checkpoint()
 
     async def _wait_closed_or_finished(self) -> None:
         signal = Signal()

@@ -7,8 +7,8 @@ names, no control characters in values. A line or block that matches is right; o
 may still be, and is left to `unusual_head`. What fields mean together (lengths, codings, Host) is
 decided by `check_framing` for both lanes.
 
-Quantifiers are possessive. None of what they match could begin what follows, so nothing is lost by
-never giving it back; and a long input that fails at its end fails as fast as it would have matched.
+Quantifiers are possessive, because what follows them never needs what they took: a long input that
+is wrong at its end is refused as fast as it would have been accepted.
 """
 
 import re

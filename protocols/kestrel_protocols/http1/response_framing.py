@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 
 from kestrel_protocols.http.exchange import ResponseError
-from kestrel_protocols.http.fields import FieldLines, field_lines
+from kestrel_protocols.http.fields import FieldLines, field_lines, without_own
 from kestrel_protocols.http1.status_line import STATUS_LINES
 
 __all__ = ["Framing", "decide_framing", "informational_head", "upgrade_head"]
@@ -63,30 +63,34 @@ def informational_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> b
     Raises:
         ResponseError: it is not one, or it switches protocols.
     """
-    lines = _without_body(status, headers)
+    fields = _without_body(status, headers)
     if status >= 200 or status == 101:
         raise ResponseError(f"{status} is no informational status")
-    return lines + b"\r\n\r\n"
+    return fields.lines + b"\r\n\r\n"
 
 
-def upgrade_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the beginning of a response that ends HTTP on its connection: 101, or 200 to CONNECT.
+def upgrade_head(status: int, headers: Iterable[tuple[bytes, bytes]], stamp: bytes) -> bytes:
+    """Return a whole response that ends HTTP on its connection: 101, or 200 to CONNECT.
+
+    `stamp` is the lines that it has unless `headers` have them.
 
     Raises:
         ResponseError: a field is wrong, or 101 does not say what to switch to.
     """
-    fields = list(headers)
-    lines = _without_body(status, fields)
-    if status != 101:
-        return lines
-    names = {name.lower() for name, _ in fields}
-    if b"upgrade" not in names:
-        raise ResponseError("a response 101 has a field Upgrade (RFC 9110, 7.8)")
-    return lines if b"connection" in names else lines + b"\r\nconnection: upgrade"
+    headers = list(headers)
+    fields = _without_body(status, headers)
+    lines = fields.lines
+    if status == 101:
+        names = {name.lower() for name, _ in headers}
+        if b"upgrade" not in names:
+            raise ResponseError("a response 101 has a field Upgrade (RFC 9110, 7.8)")
+        if b"connection" not in names:
+            lines += b"\r\nconnection: upgrade"
+    return b"%b%b\r\n\r\n" % (lines, without_own(stamp, fields))
 
 
-def _without_body(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _without_body(status: int, headers: Iterable[tuple[bytes, bytes]]) -> FieldLines:
     fields = field_lines(status, headers, STATUS_LINES[status])
     if fields.content_length is not None or fields.chunked:
         raise ResponseError(f"a response {status} has no body, and no field that frames one")
-    return fields.lines
+    return fields

@@ -211,7 +211,8 @@ def without_contradictions(
         tolerance.note(Leniency.REPEATED_CONTENT_LENGTH)
         block = FieldBlock(_with_one(block.fields, b"content-length", lengths[0]))
     if (
-        block.transfer_codings
+        block.transfer_codings == [b"chunked"]
+        and line.http11
         and len(block.lengths) == 1
         and is_length(lengths[0])
         and tolerance.allows(Leniency.LENGTH_WITH_TRANSFER_ENCODING)

@@ -50,6 +50,7 @@ class Wire:
     """What the loop over requests and the exchange of the moment share."""
 
     __slots__ = (
+        "added_bytes",
         "arrived_at",
         "connection",
         "data",
@@ -60,6 +61,7 @@ class Wire:
         "position",
         "reader",
         "request_scope",
+        "retires_at",
         "stamp",
         "told_gone",
         "torn",
@@ -75,6 +77,8 @@ class Wire:
         self.writer: PipeWriter = connection.transport.output
         self.data: bytes = b""
         """What the reader held when it was last asked; used up to `position`."""
+        self.added_bytes: int = 0
+        """By how much the first head of `data` grew when its line ends were rewritten."""
         self.arrived_at: float = 0.0
         """When that was read, in `trio.current_time()`'s seconds."""
         self.position: int = 0
@@ -93,6 +97,8 @@ class Wire:
         """The exchange's minimum rates, once it has waited for the client."""
         self.request_scope: trio.CancelScope | None = None
         """Around the application's call, where its time is limited."""
+        self.retires_at: float = math.inf
+        """From when on no further request is served."""
 
     @property
     def exchange_pace(self) -> Pace:
@@ -108,10 +114,10 @@ class Wire:
         elif self.phase is not Phase.EXCHANGE:
             self.phase = _EXPIRED[self.phase]
             self.reader.cancel_pending_read()
-        elif self.pace is not None:
-            self.pace.check()
-        # Else it is the time to keep alive that is up; the hot path does not clear that when a
-        # request comes.
+        else:  # maybe the time to keep alive, which the hot path does not clear
+            if self.pace is not None:
+                self.pace.check()
+            self.watch_age()
 
     def on_close_requested(self) -> None:
         """Let this request be the last, and do not wait for one."""
@@ -119,11 +125,21 @@ class Wire:
         if self.phase is Phase.IDLE:
             self.reader.cancel_pending_read()
 
+    def watch_age(self) -> None:
+        """Let this request be the last if `retires_at` has come, else be told when it comes."""
+        deadline = self.connection.deadline
+        if self.retires_at <= deadline.now():
+            self.connection.record_end(EndReason.MAX_CONNECTION_AGE_REACHED)
+            self.keep_alive = False
+        elif self.retires_at < deadline.expires_at:
+            deadline.set(self.retires_at)
+
     def consume(self) -> None:
         """Tell the reader what was used; from then on the reader itself has what is left."""
         if self.position:
-            self.reader.advance(self.position)
+            self.reader.advance(max(0, self.position - self.added_bytes))
             self.position = 0
+        self.added_bytes = 0
         self.data = b""
 
     async def look(self) -> None:
@@ -154,6 +170,7 @@ class Wire:
             raise TooManyUpgrades("the server has no room for another upgraded connection")
         self.upgraded = True
         self.keep_alive = False
+        self.retires_at = math.inf
         self.consume()
         if self.request_scope is not None:
             self.request_scope.deadline = math.inf
@@ -189,13 +206,13 @@ class Wire:
             try:
                 while sent < count:
                     most = min(count - sent, _MOST_FILE_BYTES)
-                    pace.begin_response()
+                    pace.begin_response(most)
                     try:
                         just_sent = await writer.send_file(file, offset + sent, most)
                     finally:
                         pace.end_response()
                     sent += just_sent
-                    if just_sent < most:
+                    if not just_sent:
                         return sent
                     await trio.lowlevel.checkpoint()
             except OSError as error:

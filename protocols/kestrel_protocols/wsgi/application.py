@@ -56,7 +56,10 @@ class WsgiApplication:
         self._environs = Environs(self.root_path)
 
     async def __call__(self, exchange: HttpExchange) -> None:
-        """Answer one exchange."""
+        """Answer one exchange; with 501 if it asks for a tunnel, for which WSGI has no words."""
+        if exchange.method == "CONNECT":
+            await exchange.respond(501, [])
+            return
         thread = RequestThread()
         environ = self._environs.environ(exchange)
         environ["wsgi.input"] = open_request_body(exchange, thread)
