@@ -8,6 +8,7 @@ What lives here names no wire format, no socket and no TLS: those are plug-ins. 
 from kestrel_core._version import __version__ as __version__
 from kestrel_core.connection import Address as Address
 from kestrel_core.connection import Connection as Connection
+from kestrel_core.connection import ConnectionContext as ConnectionContext
 from kestrel_core.connection import MultiplexedConnection as MultiplexedConnection
 from kestrel_core.duplex_pipe import DuplexPipe as DuplexPipe
 from kestrel_core.duplex_pipe import PipeStream as PipeStream

@@ -1,6 +1,6 @@
 """A real server for the length of a block, over the in-memory transport unless told otherwise."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import count
 
@@ -11,9 +11,11 @@ from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import KestrelError
 from kestrel_core.limits import Limits
+from kestrel_core.memory import MemoryPool
 from kestrel_core.middleware import ConnectionHandler, Middleware
 from kestrel_core.registry import Registry
 from kestrel_core.server import Server
+from kestrel_core.timers import Timers
 from kestrel_core.transport import TransportContext, open_transport_context
 
 __all__ = ["OpenServer", "open_server"]
@@ -66,10 +68,11 @@ async def open_server(
     endpoint: str | None = None,
     lifespan: AbstractAsyncContextManager[object] | None = None,
     drain_seconds: float = 1.0,
+    memory_pool: Callable[[Timers], MemoryPool] = MemoryPool,
 ) -> AsyncGenerator[OpenServer]:
     """Serve `handler`, inside `middleware`, while the block runs.
 
-    `endpoint` is `memory://` with a name of its own, unless given. `lifespan` is entered before
+    `memory_pool` is for example `DiagnosticMemoryPool`. `endpoint` is `memory://` with a name of its own, unless given. `lifespan` is entered before
     the server binds, and left when it has ended. When the block ends the server drains for
     `drain_seconds`; when the block raises, the server is aborted. Either way nothing is left open.
 
@@ -79,7 +82,7 @@ async def open_server(
         BindError: the endpoint could not be bound.
         EndpointError, PluginError: the endpoint makes no sense, or its transport cannot load.
     """
-    server = Server(limits=limits, registry=registry)
+    server = Server(limits=limits, registry=registry, memory_pool=memory_pool)
     server.listen(endpoint or f"memory://server-{next(_numbers)}", handler, middleware=middleware)
     failure: Exception | None = None
     async with lifespan or nullcontext():

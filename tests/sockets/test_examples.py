@@ -6,11 +6,15 @@ import re
 import socket
 import sys
 from collections.abc import Generator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
 
+from kestrel_core.testing import open_server
+from kestrel_protocols.http1 import Http1
 from tests.server_process import running, running_kestrel
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +26,15 @@ ANY_PORT = "tcp://127.0.0.1:0"
 def client() -> Generator[httpx.Client]:
     with httpx.Client(trust_env=False, timeout=30, headers={"connection": "close"}) as client:
         yield client
+
+
+def example(name: str) -> ModuleType:
+    spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_demo(client: httpx.Client) -> None:
@@ -78,6 +91,156 @@ def exchange(peer: socket.socket, data: bytes) -> bytes:
     return received
 
 
+def test_native_handler(client: httpx.Client) -> None:
+    source = (EXAMPLES / "native_handler.py").read_bytes()
+    arguments = ("--app-dir", EXAMPLES, "--interface=native", "native_handler:site")
+    with running_kestrel(*arguments, f"--listen={ANY_PORT}") as server:
+        port = server.wait_for_port()
+        assert client.get(f"http://127.0.0.1:{port}/there").text == "Hello from /there\n"
+        assert server.stop() == 0
+    with running(sys.executable, EXAMPLES / "native_handler.py", ANY_PORT) as program:
+        port = program.wait_for_port()
+        base = f"http://127.0.0.1:{port}"
+        assert client.get(f"{base}/there").text == "Hello from /there\n"
+        digest = hashlib.sha256(source).hexdigest()
+        assert client.put(f"{base}/digest", content=source).text == f"{digest}\n"
+        with client.stream("GET", f"{base}/countdown") as response:
+            assert response.headers["transfer-encoding"] == "chunked"
+            assert list(response.iter_lines()) == ["3", "2", "1"]
+        response = client.get(f"{base}/source")
+        assert response.headers["content-length"] == str(len(source))
+        assert response.content == source
+        assert client.get(f"{base}/watched").text == "Done.\n"
+
+        def ask(target: bytes, more: bytes = b"") -> bytes:
+            head = b"POST %b HTTP/1.1\r\nhost: test\r\nconnection: close\r\n" % target
+            with socket.create_connection(("127.0.0.1", port)) as peer:
+                return exchange(peer, head + (more or b"\r\n"))
+
+        early, _, final = ask(b"/page").partition(b"\r\n\r\n")
+        hint = b"</style.css>; rel=preload; as=style"
+        assert early == b"HTTP/1.1 103 Early Hints\r\nlink: " + hint
+        assert final.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert ask(b"/x/%2e%2e/page").startswith(b"HTTP/1.1 103 ")
+
+        correct = hashlib.sha256(b"whole").hexdigest().encode()
+        body = b"te: trailers\r\ntransfer-encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n"
+        end = b"0\r\nx-sha256: %b\r\n\r\n" % correct
+        assert ask(b"/copy", body + b"\r\n").endswith(b"\r\n5\r\nwhole\r\n" + end)
+        trailer = b"x-sha256: %b\r\n\r\n"
+        assert ask(b"/copy", body + trailer % correct).endswith(end)
+        with pytest.raises(ConnectionResetError):
+            ask(b"/copy", body + trailer % b"0")
+        program.wait_for("^ValueError: this is not what was sent$")
+
+
+def test_upgrade(client: httpx.Client) -> None:
+    with running(sys.executable, EXAMPLES / "upgrade.py", ANY_PORT) as program:
+        port = program.wait_for_port()
+        endpoint = f"tcp://127.0.0.1:{port}"
+        with running(sys.executable, EXAMPLES / "upgrade.py", endpoint, "ay", "bee") as other:
+            assert other.wait() == 0
+        assert other.lines == ["HTTP/1.1 101 Switching Protocols", "AY", "BEE", "BYE"]
+        response = client.get(f"http://127.0.0.1:{port}/")
+        assert (response.status_code, response.headers["upgrade"]) == (426, "shout")
+        asking = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: shout\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            received = exchange(peer, asking + b"at once\n" + b"too long" * 1000)
+        assert received.partition(b"\r\n\r\n")[2] == b"AT ONCE\nBYE\n"
+
+
+async def test_upgrade_ends_when_the_server_drains() -> None:
+    async with open_server(Http1(example("upgrade").shout)) as opened:
+        wire = (await opened.connect()).transport
+        head = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: shout\r\n\r\n"
+        await wire.output.send(head)
+        assert (await wire.input.read_until(b"\r\n\r\n", 1000)).startswith(b"HTTP/1.1 101 ")
+        assert await opened.server.drain(seconds=10) == 0
+        assert b"".join([chunk async for chunk in wire.input]) == b"BYE\n"
+
+
+def test_lenient() -> None:
+    with running(sys.executable, EXAMPLES / "lenient.py", ANY_PORT, ANY_PORT) as program:
+        public, devices = program.wait_for_port(), program.wait_for_port()
+        request = b"GET / HTTP/1.0\n\n"
+        with socket.create_connection(("127.0.0.1", public)) as peer:
+            assert exchange(peer, request).startswith(b"HTTP/1.1 400 ")
+        with socket.create_connection(("127.0.0.1", devices)) as peer:
+            assert exchange(peer, request).endswith(b"\r\n\r\nHello\n")
+        program.wait_for("^bare_line_feed: 1 requests$")
+
+
+def test_tunnel() -> None:
+    with running(sys.executable, EXAMPLES / "native_handler.py", ANY_PORT) as site:
+        target = f"127.0.0.1:{site.wait_for_port()}"
+        nobody = "127.0.0.1:1"
+        with running(sys.executable, EXAMPLES / "tunnel.py", ANY_PORT, target, nobody) as program:
+            port = program.wait_for_port()
+
+            def ask(method: str, target: str, inside: bytes = b"") -> bytes:
+                head = f"{method} {target} HTTP/1.1\r\nhost: {target.strip('/')}\r\n\r\n"
+                with socket.create_connection(("127.0.0.1", port)) as peer:
+                    return exchange(peer, head.encode() + inside)
+
+            request = b"GET /inside HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+            opened, _, answer = ask("CONNECT", target, request).partition(b"\r\n\r\n")
+            assert opened.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"\r\n\r\nHello from /inside\n")
+            assert ask("CONNECT", "example.org:443").startswith(b"HTTP/1.1 403 ")
+            assert ask("CONNECT", nobody).startswith(b"HTTP/1.1 502 ")
+            assert ask("GET", "/").startswith(b"HTTP/1.1 405 ")
+
+
+def test_asgi_extensions(client: httpx.Client) -> None:
+    source = (EXAMPLES / "asgi_extensions.py").read_bytes()
+    arguments = ("--app-dir", EXAMPLES, "asgi_extensions:app", f"--listen={ANY_PORT}")
+    with running_kestrel(*arguments) as server:
+        port = server.wait_for_port()
+        base = f"http://127.0.0.1:{port}"
+        response = client.get(f"{base}/pathsend")
+        assert response.headers["content-length"] == str(len(source))
+        assert response.content == source
+        expected = b"It begins so:\n" + source[:46]
+        assert client.get(f"{base}/zerocopysend").content == expected
+        assert client.get(f"{base}/debug").status_code == 204
+
+        def ask(target: bytes, more: bytes) -> bytes:
+            head = b"POST %b HTTP/1.1\r\nhost: test\r\nconnection: close\r\n" % target
+            with socket.create_connection(("127.0.0.1", port)) as peer:
+                return exchange(peer, head + more)
+
+        early, _, final = ask(b"/early_hint", b"\r\n").partition(b"\r\n\r\n")
+        hint = b"</style.css>; rel=preload; as=style"
+        assert early == b"HTTP/1.1 103 Early Hints\r\nlink: " + hint
+        assert final.endswith(b"\r\n\r\nStyled.\n")
+
+        body = b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nwhy: because\r\n\r\n"
+        digest = hashlib.sha256(b"abc").hexdigest().encode()
+        assert ask(b"/trailers", body).endswith(b"\r\n\r\nwhy: because\n")
+        with_trailers = ask(b"/trailers", b"te: trailers\r\n" + body)
+        assert with_trailers.endswith(b"because\n\r\n0\r\nx-sha256: %b\r\n\r\n" % digest)
+        assert server.stop() == 0
+    with running(sys.executable, EXAMPLES / "asgi_extensions.py", ANY_PORT) as program:
+        port = program.wait_for_port()
+        assert client.get(f"http://127.0.0.1:{port}/debug").status_code == 204
+        program.wait_for("^GET /debug {'route': 'debug'}$")
+
+
+def test_memory_pool(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 10_000)
+    with running(sys.executable, EXAMPLES / "memory_pool.py", path, ANY_PORT) as program:
+        port = program.wait_for_port()
+        for rents in (1, 2):
+            with socket.create_connection(("127.0.0.1", port)) as peer:
+                assert exchange(peer, b"") == path.read_bytes()
+            program.wait_for(
+                "^PoolStatistics.block_bytes=1048576, rented=0, pooled=1, allocated=1,"
+                f" evicted=0, retained=0, rents={rents}, returns={rents}.$"
+            )
+
+
 def test_echo(tmp_path: Path) -> None:
     path = tmp_path / "echo.sock"
     endpoints = (ANY_PORT, f"unix://{path}", "memory://echo")
@@ -120,13 +283,22 @@ def test_count_bytes() -> None:
         program.wait_for("^received 100000, sent 100000 bytes$")
 
 
-def test_unit_test_with_httpx() -> None:
-    example = EXAMPLES / "unit_test_with_httpx.py"
+@pytest.mark.parametrize(
+    ("name", "tests"),
+    [
+        ("unit_test_with_httpx", 3),
+        ("unit_test_native_handler", 3),
+        ("unit_test_memory_pool", 1),
+    ],
+)
+def test_unit_tests(name: str, tests: int) -> None:
     pytest_options = ("-q", "-p", "no:cacheprovider")
-    with running(sys.executable, "-m", "pytest", *pytest_options, example) as program:
+    with running(
+        sys.executable, "-m", "pytest", *pytest_options, EXAMPLES / f"{name}.py"
+    ) as program:
         exit_code = program.wait()
     assert exit_code == 0, program.output
-    assert "3 passed" in program.lines[-1]
+    assert f"{tests} passed" in program.lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,14 @@ class HttpExchange(ABC):
     def body_complete(self) -> bool:
         """Whether all of the request's body has been received by the application."""
 
+    def field(self, name: bytes) -> bytes | None:
+        """Return the value of the field `name`, which is in lower case, or None.
+
+        The values of several such fields are joined by ", " (RFC 9110, 5.3).
+        """
+        values = [value for known, value in self.headers if known == name]
+        return b", ".join(values) if values else None
+
     @property
     def resolved_path(self) -> str:
         """The path for routing: as `path`, but without dot segments, and an escaped slash stays so.
@@ -206,7 +214,7 @@ class HttpExchange(ABC):
 
     @abstractmethod
     async def respond(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
+        self, status: int, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
     ) -> None:
         """Send a whole response. Content-Length is added unless `headers` has it.
 
@@ -216,7 +224,7 @@ class HttpExchange(ABC):
         """
 
     @abstractmethod
-    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Decide status and fields; they leave with the first piece of body.
 
         Raises as `respond` does.

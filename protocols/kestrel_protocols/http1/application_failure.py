@@ -24,6 +24,10 @@ async def application_failed(wire: Wire, exchange: Http1Exchange, error: Excepti
         return
     if exchange.response_finished and isinstance(error, ClientDisconnected):
         return  # it asked for more of the request than it had wanted for its response
+    if isinstance(error, TooManyUpgrades):
+        _log.warning("%s", error, extra={"connection_id": exchange.connection.id})
+        await _answer_for_it(exchange, 503)
+        return
     _log.log(
         logging.DEBUG if was_told else logging.ERROR,
         "the application failed on %s %s%s",
@@ -34,7 +38,7 @@ async def application_failed(wire: Wire, exchange: Http1Exchange, error: Excepti
         extra={"connection_id": exchange.connection.id},
     )
     if not (was_told or exchange.response_finished):
-        await _answer_for_it(exchange, 503 if isinstance(error, TooManyUpgrades) else 500)
+        await _answer_for_it(exchange)
 
 
 async def application_left(wire: Wire, exchange: Http1Exchange) -> None:

@@ -1,6 +1,6 @@
 """One request and its response on an HTTP/1 connection: the half that answers.
 
-Theory of operation. A response goes through NOT_STARTED, STARTED, FINISHED. `start` only notes
+Theory of operation. A response goes through NOT_STARTED, STARTED, ENDING, FINISHED. `start` only notes
 the head; it is written together with the first piece of body, so that a small answer leaves in one
 segment. How the body is framed is decided with the head: by the application's Content-Length, by
 chunks, by the end of the connection for HTTP/1.0, or not at all where no body belongs. An upgrade
@@ -34,7 +34,7 @@ _MOST_COPIED_BYTES = 64 * 1024
 
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
 _NONE, _LENGTH, _CHUNKED, _UNTIL_CLOSE = Framing
-_NOT_STARTED, _STARTED, _FINISHED = Response
+_NOT_STARTED, _STARTED, _ENDING, _FINISHED = Response
 
 
 class Http1Exchange(Http1Request):
@@ -102,7 +102,7 @@ class Http1Exchange(Http1Request):
         return self.connection.transport
 
     async def respond(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
+        self, status: int, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
     ) -> None:
         """See `HttpExchange`."""
         wire = self._wire
@@ -142,16 +142,17 @@ class Http1Exchange(Http1Request):
             else:
                 writer.write(head)
                 writer.write(self._framed(body))
-            if self._wake_receiver is not None:
-                self._wake_receiver()
             if wire.position >= len(wire.data) or self._may_flush():
                 writer.flush_nowait()
                 if writer.unflushed_bytes:
-                    await self._flush()
+                    await self._flush_end()
+                    return
+            if self._wake_receiver is not None:
+                self._wake_receiver()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._gone() from error
 
-    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """See `HttpExchange`."""
         if self._response is not _NOT_STARTED:
             raise self._out_of_order("a response was started already")
@@ -225,12 +226,26 @@ class Http1Exchange(Http1Request):
                 self._wire.writer.write(
                     b"0\r\n%b\r\n" % lines if lines and self.takes_trailers else _LAST_CHUNK
                 )
-            if self._wake_receiver is not None:
-                self._wake_receiver()
             if self._may_flush():
-                await self._flush()
+                await self._flush_end()
+            elif self._wake_receiver is not None:
+                self._wake_receiver()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._gone() from error
+
+    async def _flush_end(self) -> None:
+        """Send what is left of the response; only then is it finished for who waits for that.
+
+        Frameworks cancel what they are doing as soon as they hear that the client is gone or the
+        response over, and would cancel this.
+        """
+        self._response = _ENDING
+        try:
+            await self._flush()
+        finally:
+            self._response = _FINISHED
+            if self._wake_receiver is not None:
+                self._wake_receiver()
 
     def _may_flush(self) -> bool:
         """Tell whether the finished response leaves now, or joins the answer to a next request."""

@@ -29,11 +29,13 @@ class Response(Enum):
 
     NOT_STARTED = auto()
     STARTED = auto()
+    ENDING = auto()
+    """The application has said all of it, and it is on its way."""
     FINISHED = auto()
 
 
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
-_NOT_STARTED, _FINISHED = Response.NOT_STARTED, Response.FINISHED
+_NOT_STARTED, _ENDING, _FINISHED = Response.NOT_STARTED, Response.ENDING, Response.FINISHED
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -215,7 +217,7 @@ class Http1Request(HttpExchange, ABC):
         try:
             while not self.response_finished:
                 await wire.look()
-                if self.disconnected or self.response_finished:
+                if self._is_gone() or self.response_finished:
                     break
                 held = len(reader.buffered)
                 if reader.at_eof or held >= self.connection.limits.max_request_buffer_bytes:
@@ -240,6 +242,12 @@ class Http1Request(HttpExchange, ABC):
             self._wake_receiver()
         while self._wake_receiver is not None:
             await trio.lowlevel.checkpoint()
+
+    def _is_gone(self) -> bool:
+        """Tell whether the client is; one that ended its side gets a response that is on its way."""
+        if self._response is _ENDING:
+            return self.connection.closed.is_set
+        return self.disconnected
 
     async def _wait_closed_or_finished(self) -> None:
         signal = Signal()
