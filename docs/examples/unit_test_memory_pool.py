@@ -4,10 +4,9 @@ It needs pytest-trio.
 """
 
 import pytest
-import trio
 
-from kestrel_core import Connection, Registry, Server, open_transport_context
-from kestrel_core.testing import DiagnosticMemoryPool
+from kestrel_core import Connection
+from kestrel_core.testing import DiagnosticMemoryPool, open_server
 
 
 async def greet(connection: Connection) -> None:
@@ -18,12 +17,8 @@ async def greet(connection: Connection) -> None:
 
 @pytest.mark.trio
 async def test_every_block_comes_back() -> None:
-    server = Server(memory_pool=DiagnosticMemoryPool)
-    server.listen("memory://greetings", greet)
-    async with trio.open_nursery() as nursery:
-        [bound] = await nursery.start(server.serve)
-        async with open_transport_context() as context:
-            connection = await Registry().transport(bound.scheme).connect(bound, context)
-            assert await connection.transport.input.read_exactly(6) == b"Hello"
-            await connection.aclose()
-        await server.drain(1)  # `serve` closes the pool, which raises what was wrong
+    async with open_server(greet, memory_pool=DiagnosticMemoryPool) as opened:
+        connection = await opened.connect()
+        assert await connection.transport.input.read_exactly(6) == b"Hello"
+        await connection.aclose()
+    # The server closes the pool, which raises what was wrong.

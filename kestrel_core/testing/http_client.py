@@ -1,6 +1,6 @@
 """An HTTP client for tests: httpx, real HTTP bytes, and any transport underneath."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 
 import httpcore
@@ -8,10 +8,12 @@ import httpx
 
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.limits import Limits
+from kestrel_core.memory import MemoryPool
 from kestrel_core.middleware import ConnectionHandler, Middleware
 from kestrel_core.registry import Registry
 from kestrel_core.testing.network_backend import StartTls, TransportBackend
 from kestrel_core.testing.open_server import open_server
+from kestrel_core.timers import Timers
 from kestrel_core.transport import TransportContext
 
 __all__ = ["HttpTransport", "open_http_client"]
@@ -138,6 +140,7 @@ async def open_http_client(
     start_tls: StartTls | None = None,
     timeout_seconds: float | None = 30.0,
     drain_seconds: float = 1.0,
+    memory_pool: Callable[[Timers], MemoryPool] = MemoryPool,
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Serve `handler`, a protocol say, and yield a client whose requests it gets.
 
@@ -157,6 +160,7 @@ async def open_http_client(
             endpoint=endpoint,
             lifespan=lifespan,
             drain_seconds=drain_seconds,
+            memory_pool=memory_pool,
         ) as opened,
         httpx.AsyncClient(
             transport=HttpTransport(
