@@ -94,6 +94,15 @@ docs: $(installed)docs  ## build the documentation into .site
 bench: $(installed)test  ## run the benchmarks; ARGS is handed on
 	$(bin)/python tests/benchmarks/run.py $(ARGS)
 
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: $(installed)test $(installed)fuzz  ## look for input that breaks the server, FUZZ_SECONDS=60 a target
+	@for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
+	    echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	    $(bin)/python -m tests.fuzz.run $$target $(FUZZ_SECONDS) || exit; \
+	done
+
 .PHONY: format
 format: $(installed)lint  ## rewrite the code in the house's format
 	$(bin)/ruff check --fix-only --select I
@@ -102,7 +111,7 @@ format: $(installed)lint  ## rewrite the code in the house's format
 .PHONY: clean
 clean:  ## remove what the targets made, but for the environments
 	rm -rf .site build $(wheel_directory) htmlcov .coverage .coverage.* \
-	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	    .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(code) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean

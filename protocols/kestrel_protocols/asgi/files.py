@@ -2,6 +2,7 @@
 
 import os
 import stat
+from operator import index
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -94,14 +95,14 @@ def piece_of(file: HasFileno, offset: int | None, count: int | None) -> FilePiec
     Raises:
         OSError: it has no descriptor, or no position.
         ResponseError: it is no regular file, or a number is below zero.
+        TypeError: a number is none.
     """
     descriptor = file.fileno()
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise ResponseError(f"{file!r} is no regular file, and so cannot be sent")
-    start = _position(file) if offset is None else offset
-    if count is None:
-        count = max(0, status.st_size - start)
+    start = _position(file) if offset is None else index(offset)
+    count = max(0, status.st_size - start) if count is None else index(count)
     if start < 0 or count < 0:
         raise ResponseError(f"cannot send {count} bytes of a file from {start} on")
     if offset is None:
@@ -110,15 +111,16 @@ def piece_of(file: HasFileno, offset: int | None, count: int | None) -> FilePiec
 
 
 # A file object that reads ahead is not where its descriptor is, and the application means the object.
+# trio and anyio wrap one in another whose methods are asynchronous.
 
 
 def _position(file: HasFileno) -> int:
-    tell = getattr(file, "tell", None)
+    tell = getattr(getattr(file, "wrapped", file), "tell", None)
     return os.lseek(file.fileno(), 0, os.SEEK_CUR) if tell is None else int(tell())
 
 
 def _move(file: HasFileno, position: int) -> None:
-    seek = getattr(file, "seek", None)
+    seek = getattr(getattr(file, "wrapped", file), "seek", None)
     if seek is None:
         os.lseek(file.fileno(), position, os.SEEK_SET)
     else:

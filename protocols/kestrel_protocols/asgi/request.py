@@ -33,6 +33,9 @@ class _Expects(Enum):
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
 _START, _FIRST_BODY, _BODY, _TRAILERS, _NOTHING = _Expects
 
+# The fields that tell where a body ends.
+_FRAMES = (b"content-length", b"transfer-encoding")
+
 
 class AsgiRequest:
     """`receive` and `send` of one exchange."""
@@ -122,10 +125,11 @@ class AsgiRequest:
         elif kind == "http.response.zerocopysend":
             self._expect_body(kind)
             piece = piece_of(event["file"], event.get("offset"), event.get("count"))
+            more_body = event.get("more_body", False)
             if self._expects is _FIRST_BODY:
-                await self._begin_body()
+                await self._begin_body(None if more_body else piece.count)
             await self._exchange.write_file(piece.file, piece.offset, piece.count)
-            if not event.get("more_body", False):
+            if not more_body:
                 await self._end_body()
         elif kind == "http.response.trailers":
             if self._expects is not _TRAILERS:
@@ -135,7 +139,11 @@ class AsgiRequest:
                 self._expects = _NOTHING
                 await self._exchange.finish(self._trailers)
         elif kind == "http.response.early_hint":
-            await self._exchange.inform(103, [(b"link", link) for link in event.get("links", ())])
+            if self._expects in (_TRAILERS, _NOTHING):
+                raise self._unexpected(kind)
+            if self._expects is not _BODY:  # it may come as late as that, but then it is no use
+                links = [(b"link", link) for link in event.get("links", ())]
+                await self._exchange.inform(103, links)
         elif kind == "http.response.debug" and self._on_debug is not None:
             if self._expects is not _START:
                 raise self._unexpected(kind)
@@ -164,7 +172,7 @@ class AsgiRequest:
         headers = self._headers
         if length is not None and not self._sends_trailers:
             headers = list(headers)
-            if not any(name.lower() == b"content-length" for name, _ in headers):
+            if not any(name.lower() in _FRAMES for name, _ in headers):
                 headers.append((b"content-length", b"%d" % length))
         self._expects = _BODY
         await self._exchange.start(self._status, headers)

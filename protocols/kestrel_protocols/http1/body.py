@@ -163,9 +163,9 @@ class ChunkedBody(Body):
                 await reader.read()
             finally:
                 reader.advance(0)  # what was only looked at is still to be read
+            if reader.read_cancelled:  # which is said once, whether or not something came with it
+                return b""
             if len(reader.buffered) == held:
-                if reader.read_cancelled:
-                    return b""
                 raise ClientDisconnected("the client went away in the middle of its request")
         return b""
 

@@ -370,7 +370,10 @@ class Http1Connection:
         reader = self._wire.reader
         while reader.buffered.startswith(self._blank_line):
             self._count_blank_line()
-            reader.advance(reader.buffered.index(b"\n") + 1)
+            size = reader.buffered.index(b"\n") + 1
+            if size == 1 and self._tolerance is not None:
+                self._tolerance.note(Leniency.BARE_LINE_FEED)
+            reader.advance(size)
         return reader.buffered
 
     def _count_blank_line(self) -> None:

@@ -223,9 +223,8 @@ class Wire:
         memory_pool = self.connection.memory_pool
         with FileBlocks(file, offset + sent, count - sent, memory_pool) as blocks:
             while block := await blocks.read():
-                await (
-                    writer.flush()
-                )  # which refuses if another task flushes: it would get the block
+                # Nothing is left to flush; but if another task were flushing, it would get the block.
+                await writer.flush()
                 writer.write(block)
                 await self.flush()
                 sent += len(block)
