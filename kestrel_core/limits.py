@@ -95,7 +95,7 @@ class Limits:
     """How long the client may keep the server waiting before that is asked."""
 
     max_request_seconds: float = attrs.field(default=math.inf, validator=_above_zero)
-    """From a request's head to the end of its response; then the application is cancelled, and the
+    """From a request's head to the end of the application's call; then that is cancelled, and the
     client told 503 if it was not told anything else before."""
 
     linger_seconds: float = attrs.field(default=2.0, validator=_finite)

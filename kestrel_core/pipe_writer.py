@@ -39,6 +39,11 @@ class PipeWriter(ABC):
         """How many written bytes the peer has not taken yet, as far as this layer can tell."""
         return self.unflushed_bytes
 
+    @property
+    def backlog_step_bytes(self) -> int:
+        """In how large steps `backlog_bytes` may fall while the peer takes byte after byte."""
+        return 0
+
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`; never waits and never sends. A view must not change until it is flushed.
 
@@ -102,9 +107,10 @@ class PipeWriter(ABC):
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Flush, then have the kernel send `count` bytes of a regular file, from `offset`.
 
-        Returns how many bytes there were: fewer if the file ends before. `file` is its descriptor,
-        whose own position neither matters nor changes. Reading a file that is not in the page cache
-        blocks the thread. Cancellation and errors are those of `flush()`, and:
+        Returns how many bytes there were: fewer if the file ends before, or cannot be read on; then
+        asking for the rest tells which. `file` is its descriptor, whose own position neither matters
+        nor changes. Reading a file that is not in the page cache blocks the thread. Cancellation and
+        errors are those of `flush()`, and:
 
         Raises:
             OSError: the file cannot be read, or not by the kernel; none of it was sent.

@@ -20,6 +20,7 @@ from kestrel_core.connection import Connection, close_within
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import ConfigurationError, KestrelError
+from kestrel_core.heap import HeapTrimmer, find_malloc_trim
 from kestrel_core.limits import Limits
 from kestrel_core.memory import MemoryPool
 from kestrel_core.middleware import ConnectionHandler, Middleware, compose, needs_bytes
@@ -29,6 +30,8 @@ from kestrel_core.timers import Timers
 from kestrel_core.transport import Listener, Transport, TransportContext
 
 __all__ = ["Server"]
+
+_malloc_trim = find_malloc_trim()
 
 _log = logging.getLogger("kestrel.server")
 _connection_log = logging.getLogger("kestrel.connection")
@@ -80,6 +83,7 @@ class Server:
         self._bound: list[_Bound] = []
         self._connections: dict[Connection, None] = {}
         self._context: TransportContext | None = None
+        self._heap: HeapTrimmer | None = None
         self._serving: trio.Nursery | None = None
         self._finished = Signal()
         self._draining = False
@@ -129,9 +133,11 @@ class Server:
         if self._context is not None:
             raise RuntimeError("a server serves once; make another")
         timers = Timers()
+        memory_pool = self._make_memory_pool(timers)
         async with trio.open_nursery() as background:
-            memory_pool = self._make_memory_pool(timers)
             self._context = TransportContext(background, self.limits, timers, memory_pool)
+            if _malloc_trim is not None:
+                self._heap = HeapTrimmer(background, timers, _malloc_trim)
             background.start_soon(timers.run)
             try:
                 async with trio.open_nursery() as listeners:
@@ -262,6 +268,7 @@ class Server:
                                 connections.start_soon(self._refuse, connection)
                             else:
                                 self._connections[connection] = None
+                                self._note_connections()
                                 bound.connections[connection] = None
                                 connections.start_soon(self._run, bound, connection)
                     except trio.ClosedResourceError:
@@ -277,6 +284,10 @@ class Server:
         if failure is not None:
             _log.error("accepting on %s failed: %s", bound.listener.endpoint, failure)
             self._fail(failure)
+
+    def _note_connections(self) -> None:
+        if self._heap is not None:
+            self._heap.note(len(self._connections))
 
     def _is_full(self) -> bool:
         most = self.limits.max_connections
@@ -300,6 +311,7 @@ class Server:
         finally:
             await _contain(connection, self._close)
             del self._connections[connection], bound.connections[connection]
+            self._note_connections()
             if _connection_log.isEnabledFor(logging.DEBUG):
                 _log_end(connection)
 

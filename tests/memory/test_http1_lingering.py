@@ -13,7 +13,7 @@ from kestrel_protocols.asgi.events import Receive, Scope, Send
 from tests.http1_site import ServerLog, Serving, answer, echo
 from tests.raw_client import GET, post, request
 
-BAD = b"nonsense\r\n\r\n"
+BAD = b"nonsense\r\n"  # of which more may come
 
 
 async def test_input_is_dropped_until_the_client_ends(
@@ -21,7 +21,7 @@ async def test_input_is_dropped_until_the_client_ends(
 ) -> None:
     async with serving() as site:
         client = await site.connect(byte_by_byte=False)
-        await client.send(BAD + b"x" * 100_000)
+        await client.send(BAD + b"\r\n" + b"x" * 100_000)
         assert (await client.receive()).status == 400
         assert await client.receive_rest() == b""
         for _ in range(10):
@@ -88,6 +88,37 @@ async def test_nothing_to_wait_for(
             assert await client.receive_rest() == b""
             await site.all_ended()
         assert autojump_clock.current_time() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds"),
+    [
+        (b"nonsense\r\n\r\n", 0),
+        (GET + b"nonsense\r\n\r\n", 2),  # nothing more may come, but that is not looked into
+        (request(b"host: b"), 0),
+        (GET + request(b"host: b"), 0),
+        (request(b"host: b") + b"x", 2),
+        (GET + request(b"host: b") + GET, 2),
+        (request(b"x: y", b"Content-Length: 1", b"host: b"), 2),
+        (request(b"transfer-encoding: gzip"), 2),
+        (request(b"host: b", b"expect: 100-continue"), 2),
+        (request(b"host: b") + b"\r\n", 2),
+    ],
+)
+async def test_behind_a_bad_request(
+    sent: bytes, seconds: int, serving: Serving, log: ServerLog, autojump_clock: MockClock
+) -> None:
+    """Where more may come: what has come whole was all of it."""
+    async with serving(echo) as site:
+        client = await site.connect(byte_by_byte=False)
+        await client.send(sent)
+        if sent.startswith(GET):
+            assert (await client.receive()).status == 200
+        assert (await client.receive()).status == 400
+        assert await client.receive_rest() == b""
+        await site.all_ended()
+        assert autojump_clock.current_time() == pytest.approx(seconds, abs=0.02)
+    log.ends.clear()
 
 
 async def test_after_an_answer_that_came_before_the_body(

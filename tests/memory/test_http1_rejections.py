@@ -160,7 +160,7 @@ async def test_client_that_does_not_close_is_left_after_lingering(
 ) -> None:
     async with serving() as site:
         client = await site.connect()
-        assert (await client.ask(b"nonsense\r\n\r\n")).status == 400
+        assert (await client.ask(b"nonsense\r\n")).status == 400
         assert await client.receive_rest() == b""
         start = autojump_clock.current_time()
         await site.all_ended()

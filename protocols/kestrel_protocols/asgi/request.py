@@ -139,9 +139,7 @@ class AsgiRequest:
                 self._expects = _NOTHING
                 await self._exchange.finish(self._trailers)
         elif kind == "http.response.early_hint":
-            if self._expects in (_TRAILERS, _NOTHING):
-                raise self._unexpected(kind)
-            if self._expects is not _BODY:  # it may come as late as that, but then it is no use
+            if self._expects is not _BODY:  # it may come as late as that, but is no use by then
                 links = [(b"link", link) for link in event.get("links", ())]
                 await self._exchange.inform(103, links)
         elif kind == "http.response.debug" and self._on_debug is not None:

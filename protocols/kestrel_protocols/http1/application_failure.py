@@ -26,7 +26,8 @@ async def application_failed(wire: Wire, exchange: Http1Exchange, error: Excepti
         return  # it asked for more of the request than it had wanted for its response
     if isinstance(error, TooManyUpgrades):
         _log.warning("%s", error, extra={"connection_id": exchange.connection.id})
-        await _answer_for_it(exchange, 503)
+        if not exchange.response_finished:
+            await _answer_for_it(exchange, 503)
         return
     _log.log(
         logging.DEBUG if was_told else logging.ERROR,

@@ -31,6 +31,10 @@ _NOT_IN_TRAILERS = {b"content-length", b"host", b"transfer-encoding"}
 _MOST_CHUNK_LINE_BYTES = 4096
 
 
+# Slices of more than this are worth a view.
+_MOST_COPIED_TWICE_BYTES = 4096
+
+
 class Body(ABC):
     """The body of one request, read from the connection as the application asks for it."""
 
@@ -171,11 +175,13 @@ class ChunkedBody(Body):
 
     def _decode(self, data: bytes) -> bytes:
         """Take apart as much of `data` as can be, consume that, and return the body in it."""
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         position = 0
+        # What is copied once, into what is returned, need not be copied out of `data` before.
+        source = memoryview(data) if len(data) > _MOST_COPIED_TWICE_BYTES else data
         while not self.complete:
             if self._next is _Next.DATA:
-                part = data[position : position + self._in_chunk]
+                part = source[position : position + self._in_chunk]
                 if not part:
                     break
                 parts.append(part)

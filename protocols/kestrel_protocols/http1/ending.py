@@ -5,6 +5,7 @@ answer that is on its way. So the end of the output comes first, then what the c
 dropped until it ends, too, or for a bounded time (RFC 9112, 9.6).
 """
 
+import re
 from contextlib import suppress
 
 import trio
@@ -17,6 +18,9 @@ from kestrel_protocols.http1.status_line import STATUS_LINES
 from kestrel_protocols.http1.wire import Phase, Wire
 
 __all__ = ["drain", "linger", "reject", "write_rejection"]
+
+# In any of the heads at hand, which is cheaper to see than in which.
+_ANNOUNCED_BODY = re.compile(rb"\n(?:content-length|transfer-encoding|expect)", re.IGNORECASE)
 
 _ALLOW = {
     Rejection.OPTIONS_METHOD_REQUIRED: b"\r\nallow: OPTIONS",
@@ -53,7 +57,22 @@ async def reject(wire: Wire, rejection: Rejection) -> None:
     """Answer a request that is wrong, and end the connection without losing the answer."""
     wire.connection.record_end(rejection.end_reason)
     write_rejection(wire, rejection)
-    await linger(wire)
+    if _may_be_sending(wire):
+        await linger(wire)
+
+
+def _may_be_sending(wire: Wire) -> bool:
+    """Tell whether more may come of the request at hand, or came behind it.
+
+    A first request that ends with a blank line and announces no body is all there is. Then the
+    connection is closed as it is behind any other last answer, which costs less.
+    """
+    rest = wire.data[wire.position :]
+    if wire.phase is Phase.EXCHANGE:  # the head was taken, or this is not the first
+        is_whole = not rest
+    else:
+        is_whole = rest.find(b"\r\n\r\n") == len(rest) - 4 >= 0
+    return not is_whole or _ANNOUNCED_BODY.search(wire.data) is not None
 
 
 def write_rejection(wire: Wire, rejection: Rejection) -> None:

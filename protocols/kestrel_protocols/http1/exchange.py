@@ -28,6 +28,9 @@ __all__ = ["Http1Exchange"]
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
+# A stream that never has to wait lets others have a turn after so many pieces.
+_MOST_PIECES_IN_A_ROW = 16
+
 # Bodies up to this size are copied behind their head, which is cheaper than a second write.
 _MOST_COPIED_BYTES = 64 * 1024
 
@@ -172,6 +175,12 @@ class Http1Exchange(Http1Request):
             self._write_pending_head()
             self._wire.writer.write(piece)
             await self._flush()
+            self._wire.pieces_in_a_row += 1
+            if self._wire.pieces_in_a_row >= _MOST_PIECES_IN_A_ROW:
+                # An application that only computes would keep all others waiting. This is no place
+                # to be cancelled, as the piece was sent.
+                self._wire.pieces_in_a_row = 0
+                await trio.lowlevel.cancel_shielded_checkpoint()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._gone() from error
 

@@ -90,11 +90,14 @@ class Pace:
         """Note that the client is waited for to take what is written, and so much of a file."""
         if self._min_response_rate is None:
             return
+        writer = self._connection.transport.output
+        self._backlog_bytes = writer.backlog_bytes + file_bytes
         if self._response_patience is None:
             self._response_patience = Patience(
                 self._min_response_rate, self._connection.limits.response_grace_seconds
             )
-        self._backlog_bytes = self._connection.transport.output.backlog_bytes + file_bytes
+            # Until the client can be seen to take anything, it has the time that that may take.
+            self._response_patience.earn(min(self._backlog_bytes, writer.backlog_step_bytes))
         self._response_patience.begin(self._connection.deadline.now())
         self._set_deadline()
 

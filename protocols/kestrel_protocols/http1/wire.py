@@ -58,6 +58,7 @@ class Wire:
         "keep_alive",
         "pace",
         "phase",
+        "pieces_in_a_row",
         "position",
         "reader",
         "request_scope",
@@ -90,6 +91,8 @@ class Wire:
         """Whether an application was told that the client is gone."""
         self.torn: bool = False
         """Whether a send was cancelled in the middle, so that nothing sensible can follow it."""
+        self.pieces_in_a_row: int = 0
+        """How many pieces of a body were sent since the application last waited for anything."""
         self.upgraded: bool = False
         """Whether the bytes are the application's now."""
         self.phase: Phase = Phase.IDLE
@@ -157,6 +160,7 @@ class Wire:
     def before_waiting(self) -> None:
         """Send what is written, as far as it goes: the application is about to wait."""
         self.driving = False
+        self.pieces_in_a_row = 0
         if self.writer.unflushed_bytes:
             self.writer.flush_nowait()
 
