@@ -171,7 +171,8 @@ class PipeWriter(ABC):
     def _transmit_nowait(self, data: bytes | memoryview) -> int:
         """Pass on what of `data` can go without waiting; return how many bytes went.
 
-        It raises nothing: a broken layer below sets `_broken` and takes everything.
+        What goes and is kept for later is copied, as by `_transmit`. It raises nothing: a broken
+        layer below sets `_broken` and takes everything.
         """
 
     @abstractmethod

@@ -245,7 +245,8 @@ class HttpExchange(ABC):
         """Send `count` bytes of an open file from `offset` as a piece of the body.
 
         `file` is a descriptor of a regular file, and stays the caller's. The kernel sends it
-        where it can; elsewhere a worker thread reads it. Raises as `write` does, and:
+        where it can; elsewhere it is read in blocks, by a worker thread if the page cache does not
+        have it. Raises as `write` does, and:
 
         Raises:
             ResponseError: the file is shorter than that; the response is cut off. Or a number is

@@ -19,6 +19,8 @@ from kestrel_protocols.http1.body import Body
 
 __all__ = ["Pace"]
 
+_MOST_SECONDS_UNCHECKED = 5.0
+
 
 class Pace:
     """How patient one exchange is; see the module."""
@@ -112,12 +114,12 @@ class Pace:
         """See who has run out of patience; to be called when the deadline expires."""
         now = self._connection.deadline.now()
         response, body = self._response_patience, self._body_patience
-        if response is not None and response.due <= now:
+        if response is not None and response.due < math.inf:
             response.renew(now, self._taken_bytes())
             if response.due <= now:
                 self._connection.abort(EndReason.MIN_RESPONSE_DATA_RATE)
                 return
-        if body is not None and body.due <= now:
+        if body is not None and body.due < math.inf:
             body.renew(now, self._arrived_bytes())
             if body.due <= now:
                 body.end(now)
@@ -143,13 +145,19 @@ class Pace:
         return before - self._backlog_bytes
 
     def _set_deadline(self) -> None:
-        """Be asked to `check` when somebody is due; the deadline may be set to earlier already."""
+        """Be asked to `check` when somebody is due; the deadline may be set to earlier already.
+
+        It is asked for now and then before that, too, as what was moved is to be credited about
+        when it was: at the end, it would make up for all the time since.
+        """
         due = min(
             math.inf if self._body_patience is None else self._body_patience.due,
             math.inf if self._response_patience is None else self._response_patience.due,
         )
-        if due < self._connection.deadline.expires_at:
-            self._connection.deadline.set(due)
+        if due < math.inf:
+            due = min(due, self._connection.deadline.now() + _MOST_SECONDS_UNCHECKED)
+            if due < self._connection.deadline.expires_at:
+                self._connection.deadline.set(due)
 
 
 def _valid(bytes_per_second: float | None) -> float | None:
