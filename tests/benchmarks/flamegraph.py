@@ -4,20 +4,25 @@ Exits with 0 when the picture was written, and 2 with one sentence when it could
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from kestrel_bench.environment import EnvironmentBuildError, prepare_environment
+from kestrel_bench.large_body import transfer
 from kestrel_bench.machine import choose_cores
+from kestrel_bench.outcomes import WorkloadFailedError
 from kestrel_bench.process_tree import tree_pids
 from kestrel_bench.server_process import ServerFailedError, ServerProcess
 from kestrel_bench.servers import BENCHMARK_FOLDER, KESTREL, SERVERS
-from kestrel_bench.workloads import LOAD_WORKLOADS
-from kestrel_bench.wrk import LoadFailedError, load, missing_program
+from kestrel_bench.workloads import LOAD_WORKLOADS, TRANSFER_WORKLOADS, TransferWorkload
+from kestrel_bench.wrk import load, missing_program
 
 _PROJECT_ROOT = BENCHMARK_FOLDER.parent.parent
+_WORKLOADS = {workload.name: workload for workload in (*LOAD_WORKLOADS, *TRANSFER_WORKLOADS)}
 _WARM_UP_SECONDS = 1
 _FINISH_SECONDS = 30
 
@@ -33,9 +38,7 @@ def main() -> int:
     """Draws what the command line asks for and returns the exit code."""
     parser = argparse.ArgumentParser(description="Draw a flame graph of a server under load.")
     parser.add_argument("--server", choices=[kind.name for kind in SERVERS], default=KESTREL)
-    parser.add_argument(
-        "--workload", choices=[load.name for load in LOAD_WORKLOADS], default="plaintext-64"
-    )
+    parser.add_argument("--workload", choices=list(_WORKLOADS), default="plaintext-64")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--env", type=Path, default=_PROJECT_ROOT / ".venv-bench")
     parser.add_argument("--output", type=Path, default=BENCHMARK_FOLDER / "results/flamegraph.svg")
@@ -48,7 +51,12 @@ def main() -> int:
             directory=given.env.absolute(),
             output=given.output,
         )
-    except (FlamegraphError, EnvironmentBuildError, ServerFailedError, LoadFailedError) as error:
+    except (
+        FlamegraphError,
+        EnvironmentBuildError,
+        ServerFailedError,
+        WorkloadFailedError,
+    ) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"Written to {given.output}", file=sys.stderr)
@@ -62,7 +70,7 @@ def draw(*, server: str, workload_name: str, seconds: int, directory: Path, outp
         FlamegraphError: a program is missing, or py-spy failed.
         EnvironmentBuildError: the peers' environment cannot be built.
         ServerFailedError: the server does not start.
-        LoadFailedError: the server does not answer under load.
+        WorkloadFailedError: the server does not answer under load.
     """
     problem = missing_program()
     if problem is not None:
@@ -74,11 +82,10 @@ def draw(*, server: str, workload_name: str, seconds: int, directory: Path, outp
     environment = prepare_environment(directory, _PROJECT_ROOT)
     cores = choose_cores()
     kind = next(kind for kind in SERVERS if kind.name == server)
-    workload = next(load for load in LOAD_WORKLOADS if load.name == workload_name)
     output.parent.mkdir(parents=True, exist_ok=True)
     with ServerProcess(kind, environment, core=cores.server) as process:
         process.wait_ready()
-        load(workload, port=process.port, seconds=_WARM_UP_SECONDS, core=cores.load)
+        _keep_busy(process, workload_name, seconds=_WARM_UP_SECONDS, core=cores.load)
         command = [spy, "record", "--pid", str(process.pid), "--duration", str(seconds)]
         command += ["--rate", str(_SAMPLES_PER_SECOND), "--format", "flamegraph"]
         command += ["--output", str(output)]
@@ -88,14 +95,26 @@ def draw(*, server: str, workload_name: str, seconds: int, directory: Path, outp
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as recorder:
             try:
-                load(workload, port=process.port, seconds=seconds + 1, core=cores.load)
+                _keep_busy(process, workload_name, seconds=seconds + 1, core=cores.load)
                 _, complaint = recorder.communicate(timeout=_FINISH_SECONDS)
-            except (LoadFailedError, subprocess.TimeoutExpired) as error:
+            except (WorkloadFailedError, subprocess.TimeoutExpired) as error:
                 recorder.kill()
                 raise FlamegraphError(f"the recording was given up: {error}") from error
         if recorder.returncode != 0:
             last_line = complaint.strip().rpartition("\n")[2]
             raise FlamegraphError(f"py-spy failed: {last_line}")
+
+
+def _keep_busy(process: ServerProcess, workload_name: str, *, seconds: int, core: int) -> None:
+    workload = _WORKLOADS[workload_name]
+    if not isinstance(workload, TransferWorkload):
+        load(workload, port=process.port, seconds=seconds, core=core)
+        return
+    os.sched_setaffinity(0, {core})
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        kind, size = workload.transfer, workload.body_bytes
+        transfer(kind, port=process.port, path=workload.path, body_bytes=size)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,24 @@
 -- The requests that wrk sends, chosen by the first argument after "--", and one line of JSON at the
--- end. Only the pipelined shape defines `request`: without it wrk sends one fixed buffer and calls
--- no Lua while it measures.
+-- end. Only the pipelined and the rejected shapes define `request`: without it wrk sends one fixed
+-- buffer and calls no Lua while it measures.
 
 local PIPELINE_DEPTH = 16
 local ECHO_BYTES = 10240
+
+-- Below and above the 32 KiB of headers that kestrel takes by default.
+local LARGE_HEADER_BYTES = 30720
+local TOO_LARGE_HEADER_BYTES = 40960
+
+-- Requests that a server has to refuse.
+local REJECTED = {
+   ["bad-request-line"] = "GET / HTTP/1.1 more\r\nHost: 127.0.0.1\r\n\r\n",
+   ["bad-header"] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept : */*\r\n\r\n",
+   ["no-host"] = "GET / HTTP/1.1\r\nAccept: */*\r\n\r\n",
+   ["length-and-chunked"] = "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n"
+      .. "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+   ["too-large-head"] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: "
+      .. string.rep("c", TOO_LARGE_HEADER_BYTES) .. "\r\n\r\n",
+}
 
 -- What a desktop browser sends for a page; with Host, which wrk adds, there are twelve.
 local BROWSER_HEADERS = {
@@ -34,6 +49,21 @@ function init(args)
       local batch = string.rep(wrk.format(), PIPELINE_DEPTH)
       request = function()
          return batch
+      end
+   elseif shape == "fresh" then
+      wrk.headers["Connection"] = "close"
+   elseif shape == "fresh-large-head" then
+      wrk.headers["Connection"] = "close"
+      wrk.headers["Cookie"] = string.rep("c", LARGE_HEADER_BYTES)
+   elseif REJECTED[shape] then
+      -- wrk parses the first request, to count what it sends at once, and would give up on these.
+      local parsed = false
+      request = function()
+         if parsed then
+            return REJECTED[shape]
+         end
+         parsed = true
+         return wrk.format()
       end
    elseif shape ~= "plain" then
       error("unknown request shape: " .. tostring(shape))

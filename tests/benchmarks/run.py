@@ -24,7 +24,7 @@ from kestrel_bench.markdown_report import render_markdown
 from kestrel_bench.run_facts import RunFacts
 from kestrel_bench.schedule import Measurement, Plan
 from kestrel_bench.servers import BENCHMARK_FOLDER, QUICK_SERVERS, SERVERS
-from kestrel_bench.workloads import IDLE_WORKLOAD, LOAD_WORKLOADS, QUICK_WORKLOADS, workload_names
+from kestrel_bench.workloads import QUICK_WORKLOADS, WORKLOADS, workload_names
 from kestrel_bench.wrk import missing_program, wrk_version
 
 PROJECT_ROOT = BENCHMARK_FOLDER.parent.parent
@@ -55,7 +55,7 @@ def main() -> int:
         return 2
     machine = describe_machine(wrk=wrk_version())
     allow_many_open_files()
-    # This process is the client of the idle connections, so it stays off the servers' core too.
+    # This process is the client where wrk is not, so it stays off the servers' core too.
     os.sched_setaffinity(0, {options.plan.cores.load})
     signal.signal(signal.SIGTERM, _interrupt)
     started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -101,8 +101,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
             parser.error(f"there is no server or workload {name!r}")
     plan = Plan(
         servers=tuple(kind for kind in SERVERS if kind.name in servers),
-        load_workloads=tuple(load for load in LOAD_WORKLOADS if load.name in workloads),
-        idle_workload=IDLE_WORKLOAD if IDLE_WORKLOAD.name in workloads else None,
+        workloads=tuple(workload for workload in WORKLOADS if workload.name in workloads),
         rounds=given.rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
         seconds=given.seconds or (_QUICK_SECONDS if quick else _SECONDS),
         cores=given.cores or choose_cores(),

@@ -54,6 +54,18 @@ async def test_a_small_file_is_read_at_once(tmp_path: Path, size: int) -> None:
         assert (opened.content, opened.count) == (CONTENT[:size], size)
 
 
+@pytest.mark.parametrize("nowait", [0, 1 << 30], ids=["not there", "not supported"])
+async def test_a_small_file_that_cannot_be_read_without_waiting(
+    nowait: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on other systems, and on file systems that know no such thing: a thread reads it."""
+    monkeypatch.setattr("kestrel_protocols.asgi.files._NOWAIT", nowait)
+    before = open_descriptors()
+    with await open_path(file_of(1000, tmp_path)) as opened:
+        assert (opened.content, opened.count) == (CONTENT[:1000], 1000)
+    assert open_descriptors() == before
+
+
 async def test_a_larger_file_stays_open_for_the_length_of_the_block(tmp_path: Path) -> None:
     path = file_of(MOST_AT_ONCE + 1, tmp_path)
     with await open_path(path) as opened:
@@ -107,7 +119,7 @@ def make_device(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [make_folder, os.mkfifo, make_device])
 async def test_only_regular_files_are_sent(make: Callable[[Path], None], tmp_path: Path) -> None:
-    """A FIFO would keep its thread until somebody writes to it."""
+    """Opening a FIFO would wait until somebody writes to it."""
     path = tmp_path / "odd"
     make(path)
     with trio.fail_after(10), pytest.raises(ResponseError, match=r"odd' is no regular file"):
@@ -134,8 +146,7 @@ async def test_opening_that_is_cancelled_leaves_nothing_open(path: Path) -> None
                     await trio.sleep_forever()
 
             nursery.start_soon(open_it)
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()  # the thread is at work, which cannot be undone
+            await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
     assert scope.cancelled_caught
     assert len(opened) == 1

@@ -17,6 +17,10 @@ __all__ = ["FilePiece", "HasFileno", "OpenedPath", "open_path", "piece_of"]
 _MOST_READ_AT_ONCE_BYTES = 64 * 1024
 
 
+# Zero where the system does not have it: macOS, and C libraries older than it.
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+
 class HasFileno(Protocol):
     """What Zero Copy Send calls a file descriptor object."""
 
@@ -59,16 +63,17 @@ class OpenedPath:
 
 
 async def open_path(path: str | os.PathLike[str]) -> OpenedPath:
-    """Open a regular file in a worker thread.
+    """Open a regular file, and read it if it is small.
+
+    It is opened in this thread, as nginx does: handing that to another takes longer than all the
+    rest of sending a small file. So one on a file system that hangs keeps everybody waiting. It is
+    read in this thread if that need not wait for a disk.
 
     Raises:
         OSError: it cannot be opened or read.
         ResponseError: it is no regular file.
     """
-    return await trio.to_thread.run_sync(_open, path)
-
-
-def _open(path: str | os.PathLike[str]) -> OpenedPath:
+    await trio.lowlevel.checkpoint()
     # A FIFO would wait for its writer; what does not block now will not later, if it is a file.
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     keep = False
@@ -80,10 +85,23 @@ def _open(path: str | os.PathLike[str]) -> OpenedPath:
         if count > _MOST_READ_AT_ONCE_BYTES:
             keep = True
             return OpenedPath(file, count, None)
-        return OpenedPath(-1, count, os.pread(file, count, 0))
+        content = _read_cached(file, count)
+        if content is None:
+            content = await trio.to_thread.run_sync(os.pread, file, count, 0)
+        return OpenedPath(-1, count, content)
     finally:
         if not keep:
             os.close(file)
+
+
+def _read_cached(file: int, count: int) -> bytes | None:
+    """Return the first `count` bytes if the system has them at hand, and says so; else None."""
+    content = bytearray(count)
+    try:
+        read = os.preadv(file, [content], 0, _NOWAIT) if _NOWAIT else 0
+    except OSError:  # it would wait, or this file system cannot tell, or the thread will say what
+        return None
+    return bytes(content) if read == count else None
 
 
 def piece_of(file: HasFileno, offset: int | None, count: int | None) -> FilePiece:

@@ -1,8 +1,10 @@
 """The benchmark harness: it starts servers, loads them, reads their cost and compares them.
 
-`environment` and `servers` say what is run, `workloads` with what; `server_process`,
-`process_tree`, `wrk` and `idle_connections` each do one measurement's part; `schedule` interleaves
-the measurements into rounds of `samples`; `comparison` reduces those to medians and ratios, and
+`environment` and `servers` say what is run, `workloads` with what. `wrk`, `large_body`,
+`idle_connections`, `slow_peer` and `burst` are the clients; `server_process`, `process_tree`,
+`cost_clock` and `resident_memory` watch the server. `measurements` puts them together, a function
+for each kind of workload, and `schedule` interleaves those into rounds of `samples`. `comparison`
+reduces the samples to medians and ratios, `layouts` says which of them matter, and
 `markdown_report`, `json_report` and `bar_chart` write them down. Nothing here is imported by the
 project's packages, and nothing here imports them: a server under test is only ever a command.
 """

@@ -9,9 +9,10 @@ from html import escape
 from attrs import frozen
 
 from kestrel_bench.comparison import median_figure
+from kestrel_bench.layouts import layout
 from kestrel_bench.run_facts import RunFacts
-from kestrel_bench.samples import Figure
 from kestrel_bench.servers import KESTREL
+from kestrel_bench.workloads import Workload
 
 _WIDTH = 860
 _MARGIN = 24
@@ -39,15 +40,8 @@ class _Group:
 
 
 def render_svg(facts: RunFacts) -> str:
-    """The chart of CPU time for each load workload and of memory for idle connections."""
-    wanted = [
-        (workload.name, f"{workload.title}: CPU µs per request", Figure.CPU_US)
-        for workload in facts.plan.load_workloads
-    ]
-    idle = facts.plan.idle_workload
-    if idle is not None:
-        wanted.append((idle.name, f"{idle.title}: KiB per connection", Figure.IDLE_KIB))
-    groups = [_group(facts, name, title, figure) for name, title, figure in wanted]
+    """The chart of each workload's judged figure."""
+    groups = [_group(facts, workload) for workload in facts.plan.workloads]
     top = 2 * _MARGIN + 12
     body: list[str] = []
     for group in groups:
@@ -66,14 +60,15 @@ def render_svg(facts: RunFacts) -> str:
     )
 
 
-def _group(facts: RunFacts, workload: str, title: str, figure: Figure) -> _Group:
+def _group(facts: RunFacts, workload: Workload) -> _Group:
+    shown = layout(workload)
     bars: list[_Bar] = []
     for kind in facts.plan.servers:
-        samples = facts.recording.workload_samples(kind.name, workload)
-        value = median_figure(samples, figure)
+        samples = facts.recording.workload_samples(kind.name, workload.name)
+        value = median_figure(samples, shown.judged)
         colour = _KESTREL_COLOUR if kind.name == KESTREL else _PEER_COLOUR
         bars.append(_Bar(label=facts.server_title(kind), value=value, colour=colour))
-    return _Group(title=title, bars=bars)
+    return _Group(title=f"{workload.title}: {shown.unit}", bars=bars)
 
 
 def _group_height(group: _Group) -> int:
@@ -97,7 +92,9 @@ def _draw_group(group: _Group, top: int) -> list[str]:
             f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{_BAR_HEIGHT}" '
             f'fill="{bar.colour}"/>'
         )
-        lines.append(_text(left + length + 6, baseline, f"{bar.value:.1f}"))
+        lines.append(
+            _text(left + length + 6, baseline, f"{bar.value:.{1 if bar.value >= 10 else 2}f}")
+        )
     return lines
 
 

@@ -7,6 +7,7 @@ compare a quiet minute with a busy one.
 
 import statistics
 from collections import Counter
+from collections.abc import Iterable
 
 from attrs import frozen
 
@@ -16,7 +17,7 @@ from kestrel_bench.servers import KESTREL
 
 @frozen(kw_only=True)
 class Ratio:
-    """Kestrel's figure divided by a peer's: the median of the rounds, the lowest, the highest."""
+    """One figure divided by another: the median of the rounds, the lowest, the highest."""
 
     median: float
     low: float
@@ -31,21 +32,22 @@ def median_figure(samples: list[Sample], figure: Figure) -> float | None:
 
 
 def kestrel_ratio(recording: Recording, workload: str, peer: str, figure: Figure) -> Ratio | None:
-    """How Kestrel's figure compares, or nothing when no round has a usable sample of both."""
-    kestrel = {
-        sample.round_number: sample.figures[figure]
-        for sample in recording.workload_samples(KESTREL, workload)
-        if figure in sample.figures
-    }
-    ratios = [
-        kestrel[sample.round_number] / sample.figures[figure]
-        for sample in recording.workload_samples(peer, workload)
-        if sample.round_number in kestrel and sample.figures.get(figure, 0) > 0
-    ]
-    if not ratios:
-        return None
-    return Ratio(
-        median=statistics.median(ratios), low=min(ratios), high=max(ratios), rounds=len(ratios)
+    """Kestrel's figure ÷ a peer's, or nothing when no round has a usable sample of both."""
+    return _ratio(
+        recording.workload_samples(KESTREL, workload),
+        recording.workload_samples(peer, workload),
+        figure,
+    )
+
+
+def workload_ratio(
+    recording: Recording, server: str, workload: str, other: str, figure: Figure
+) -> Ratio | None:
+    """A server's figure in one workload ÷ its own in another, or nothing likewise."""
+    return _ratio(
+        recording.workload_samples(server, workload),
+        recording.workload_samples(server, other),
+        figure,
     )
 
 
@@ -55,3 +57,19 @@ def total_errors(samples: list[Sample]) -> dict[str, int]:
     for sample in samples:
         total.update(sample.errors)
     return dict(total)
+
+
+def _ratio(above: Iterable[Sample], below: Iterable[Sample], figure: Figure) -> Ratio | None:
+    dividends = {
+        sample.round_number: sample.figures[figure] for sample in above if figure in sample.figures
+    }
+    ratios = [
+        dividends[sample.round_number] / sample.figures[figure]
+        for sample in below
+        if sample.round_number in dividends and sample.figures.get(figure, 0) > 0
+    ]
+    if not ratios:
+        return None
+    return Ratio(
+        median=statistics.median(ratios), low=min(ratios), high=max(ratios), rounds=len(ratios)
+    )

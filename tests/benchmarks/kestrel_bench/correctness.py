@@ -1,11 +1,38 @@
 """The check that comes before the clock: a server must answer rightly to be measured at all."""
 
 import http.client
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from applications import PLAINTEXT_BODY, TEN_KIB_BODY
+from attrs import frozen
+
+from applications import PIECE, PLAINTEXT_BODY, TEN_KIB_BODY
+from kestrel_bench.static_files import STATIC_FILES
 
 _ANSWER_SECONDS = 5.0
+
+
+@frozen
+class _Check:
+    path: str
+    sent: bytes | None
+    expected: bytes
+    query: str = ""
+
+
+_ECHOED = TEN_KIB_BODY[::-1]
+_DOWNLOADED = PIECE * 2 + PIECE[:1000]
+_LENGTH = b"%d" % len(_ECHOED)
+
+_CHECKS = (
+    _Check("/", None, PLAINTEXT_BODY),
+    _Check("/10k", None, TEN_KIB_BODY),
+    _Check("/echo", _ECHOED, _ECHOED),
+    _Check("/upload", _ECHOED, _LENGTH),
+    _Check("/collect", _ECHOED, _LENGTH),
+    _Check("/slow-upload", _ECHOED, _LENGTH),
+    _Check("/download", None, _DOWNLOADED, query=f"?bytes={len(_DOWNLOADED)}"),
+    *(_Check(f"/{name}", None, content) for name, content in STATIC_FILES.items()),
+)
 
 
 def answers_at_all(port: int) -> bool:
@@ -17,21 +44,22 @@ def answers_at_all(port: int) -> bool:
     return True
 
 
-def wrong_answers(port: int) -> Iterator[str]:
-    """Describes each benchmark path that is not answered with 200 and the right body."""
-    echoed = TEN_KIB_BODY[::-1]
-    for method, path, sent, expected in (
-        ("GET", "/", None, PLAINTEXT_BODY),
-        ("GET", "/10k", None, TEN_KIB_BODY),
-        ("POST", "/echo", echoed, echoed),
-    ):
-        try:
-            status, body = _exchange(port, method, path, sent)
-        except (OSError, http.client.HTTPException) as error:
-            yield f"{method} {path} failed: {error!r}"
+def wrong_answers(port: int, paths: Collection[str]) -> Iterator[str]:
+    """Describes each of the paths that is not answered with 200 and the right body."""
+    for check in _CHECKS:
+        if check.path not in paths:
             continue
-        if (status, body) != (200, expected):
-            yield f"{method} {path} answered {status} with {len(body)} bytes that are not expected"
+        method = "GET" if check.sent is None else "POST"
+        try:
+            status, body = _exchange(port, method, check.path + check.query, check.sent)
+        except (OSError, http.client.HTTPException) as error:
+            yield f"{method} {check.path} failed: {error!r}"
+            continue
+        if (status, body) != (200, check.expected):
+            yield (
+                f"{method} {check.path} answered {status} with {len(body)} bytes that are not "
+                "expected"
+            )
 
 
 def _exchange(port: int, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
+
+from kestrel_bench.static_files import write_static_files
 
 REQUIREMENTS = (
     "uvicorn[standard]",
@@ -23,6 +25,7 @@ REQUIREMENTS = (
     "uvloop",
     "httptools",
     "trio",
+    "anyio",
 )
 PROJECT = "trio-kestrel"
 """The distribution under test, installed editable so that a run measures the checkout as it is."""
@@ -44,6 +47,11 @@ class Environment:
     directory: Path
     project_problem: str | None = None
     """Why the project itself is not installed, if it is not; the peers still are."""
+
+    @property
+    def static_files(self) -> Path:
+        """The folder of the files that the application serves."""
+        return self.directory / "static"
 
     @property
     def python(self) -> Path:
@@ -75,8 +83,19 @@ def prepare_environment(directory: Path, project_root: Path) -> Environment:
     environment = Environment(directory=directory)
     stamp = directory / "requirements.sha256"
     wanted = _fingerprint(project_root)
-    if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:
-        return environment
+    if not stamp.exists() or stamp.read_text(encoding="ascii") != wanted:
+        problem = _install(environment, project_root)
+        if problem is not None:
+            environment = evolve(environment, project_problem=problem)
+        else:
+            stamp.write_text(wanted, encoding="ascii")
+    write_static_files(environment.static_files)
+    return environment
+
+
+def _install(environment: Environment, project_root: Path) -> str | None:
+    """Installs everything anew; returns why the project does not install, if it does not."""
+    directory = environment.directory
     print(f"Preparing the peers' environment in {directory.name}/ ...", file=sys.stderr)
     if not environment.python.exists():
         _run_step("creating the environment", _creation_command(directory))
@@ -87,9 +106,8 @@ def prepare_environment(directory: Path, project_root: Path) -> Environment:
             "installing the project", [*_install_command(environment), "-e", str(project_root)]
         )
     except EnvironmentBuildError as error:
-        return Environment(directory=directory, project_problem=str(error))
-    stamp.write_text(wanted, encoding="ascii")
-    return environment
+        return str(error)
+    return None
 
 
 def _fingerprint(project_root: Path) -> str:

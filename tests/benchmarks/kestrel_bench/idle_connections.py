@@ -4,13 +4,13 @@ import contextlib
 import resource
 import selectors
 import socket
-import time
 from collections.abc import Generator
 
 from attrs import frozen
 
 from applications import PLAINTEXT_BODY
-from kestrel_bench.process_tree import resident_kib
+from kestrel_bench.outcomes import WorkloadFailedError
+from kestrel_bench.resident_memory import settled_resident_kib
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 _ANSWER_SECONDS = 10.0
@@ -20,14 +20,6 @@ _SPARE_FILES = 100
 # threads) and leave behind little that a later connection could reuse unseen.
 _WARM_UP_CONNECTIONS = 8
 _WARM_UP_REQUESTS = 100
-
-_SETTLE_SECONDS = 0.5
-_SETTLE_TRIES = 6
-_SETTLED_SHARE = 0.001
-
-
-class IdleFailedError(Exception):
-    """The server did not take or answer the connections; the text says how far it came."""
 
 
 @frozen(kw_only=True)
@@ -57,7 +49,7 @@ def measure_idle_connections(*, port: int, pid: int, wanted: int) -> IdleReport:
     Where the limit of open files is too low, it opens as many as fit; the report has the number.
 
     Raises:
-        IdleFailedError: a connection was refused or not answered.
+        WorkloadFailedError: a connection was refused or not answered.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(wanted, soft - _SPARE_FILES)
@@ -65,9 +57,9 @@ def measure_idle_connections(*, port: int, pid: int, wanted: int) -> IdleReport:
         for _ in range(_WARM_UP_REQUESTS):
             for connection in connections:
                 _request(connection)
-    before = _settled_resident_kib(pid)
+    before = settled_resident_kib(pid)
     with _open_connections(port, count) as connections:
-        after = _settled_resident_kib(pid)
+        after = settled_resident_kib(pid)
         lost = _count_closed(connections)
     return IdleReport(connections=count, lost=lost, before_kib=before, after_kib=after)
 
@@ -83,7 +75,7 @@ def _open_connections(port: int, count: int) -> Generator[list[socket.socket]]:
                 _request(connection)
             except OSError as error:
                 opened = f"connection {len(connections)} of {count}"
-                raise IdleFailedError(f"{opened} failed: {error!r}") from error
+                raise WorkloadFailedError(f"{opened} failed: {error!r}") from error
         yield connections
     finally:
         for connection in connections:
@@ -98,17 +90,6 @@ def _request(connection: socket.socket) -> None:
         if not piece:
             raise ConnectionResetError("the server closed the connection before its answer")
         answer += piece
-
-
-def _settled_resident_kib(pid: int) -> int:
-    """The resident memory, once it no longer moves or has had time enough."""
-    resident = resident_kib(pid)
-    for _ in range(_SETTLE_TRIES):
-        time.sleep(_SETTLE_SECONDS)
-        previous, resident = resident, resident_kib(pid)
-        if abs(resident - previous) <= _SETTLED_SHARE * resident:
-            break
-    return resident
 
 
 def _count_closed(connections: list[socket.socket]) -> int:

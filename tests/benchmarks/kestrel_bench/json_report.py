@@ -1,12 +1,13 @@
 """The raw data of a run as JSON, from which every table can be made again."""
 
 import json
+from enum import Enum
 
 from attrs import asdict
 
 from kestrel_bench.run_facts import RunFacts
 from kestrel_bench.samples import Sample
-from kestrel_bench.workloads import LoadWorkload
+from kestrel_bench.workloads import Workload
 
 
 def render_json(facts: RunFacts) -> str:
@@ -18,8 +19,7 @@ def render_json(facts: RunFacts) -> str:
         "versions": facts.versions,
         "plan": {
             "servers": {kind.name: facts.server_title(kind) for kind in plan.servers},
-            "workloads": [_workload(workload) for workload in plan.load_workloads],
-            "idle_workload": plan.idle_workload and asdict(plan.idle_workload),
+            "workloads": [_workload(workload) for workload in plan.workloads],
             "rounds": plan.rounds,
             "seconds": plan.seconds,
             "cores": asdict(plan.cores),
@@ -30,8 +30,9 @@ def render_json(facts: RunFacts) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def _workload(workload: LoadWorkload) -> dict[str, object]:
-    return {**asdict(workload), "shape": workload.shape.value}
+def _workload(workload: Workload) -> dict[str, object]:
+    values = asdict(workload)
+    return {name: v.value if isinstance(v, Enum) else v for name, v in values.items()}
 
 
 def _sample(sample: Sample) -> dict[str, object]:

@@ -1,52 +1,30 @@
-"""The results as Markdown: one summary of ratios, then one table for each workload."""
+"""The results as Markdown: first a summary of ratios, then one table for each workload."""
 
 import statistics
 from collections.abc import Iterable
 
-from kestrel_bench.comparison import Ratio, kestrel_ratio, median_figure, total_errors
+from kestrel_bench.comparison import (
+    Ratio,
+    kestrel_ratio,
+    median_figure,
+    total_errors,
+    workload_ratio,
+)
+from kestrel_bench.layouts import layout
 from kestrel_bench.run_facts import RunFacts
 from kestrel_bench.samples import Figure, Sample
 from kestrel_bench.servers import KESTREL, ServerKind
-from kestrel_bench.workloads import IdleWorkload, LoadWorkload
+from kestrel_bench.workloads import LoadWorkload, Workload
 
 _NOTHING = "-"
-
 _ERRORS = "errors"
-_LOAD_HEAD = (
-    "server",
-    "CPU µs/request",
-    "requests/s",
-    "p50 ms",
-    "p99 ms",
-    "peak RSS MiB",
-    _ERRORS,
-    "kestrel ÷ server: CPU",
-    "÷ requests/s",
-    "÷ p99",
-)
-_IDLE_HEAD = (
-    "server",
-    "KiB/connection",
-    "RSS MiB before",
-    "RSS MiB after",
-    "connections",
-    _ERRORS,
-    "kestrel ÷ server",
-)
 
 
 def render_markdown(facts: RunFacts) -> str:
     """The whole report, ending in a newline."""
-    parts = [*_heading(facts), *_summary(facts)]
-    for workload in facts.plan.load_workloads:
-        parts += ["", f"## {workload.title} (`{workload.name}`)", ""]
-        rows = [_load_row(facts, kind, workload) for kind in facts.plan.servers]
-        parts += _table(_LOAD_HEAD, rows)
-    idle = facts.plan.idle_workload
-    if idle is not None:
-        parts += ["", f"## {idle.title} (`{idle.name}`)", ""]
-        rows = [_idle_row(facts, kind, idle) for kind in facts.plan.servers]
-        parts += _table(_IDLE_HEAD, rows)
+    parts = [*_heading(facts), *_summary(facts), *_rejected_summary(facts)]
+    for workload in facts.plan.workloads:
+        parts += ["", f"## {workload.title} (`{workload.name}`)", "", *_details(facts, workload)]
     return "\n".join(parts) + "\n"
 
 
@@ -57,8 +35,8 @@ def _heading(facts: RunFacts) -> Iterable[str]:
     yield (
         f"Started {facts.started}. Rounds: {plan.rounds}, of {plan.seconds} s a run; figures are "
         "medians over the rounds; a ratio is the median of the ratios within each round, with the "
-        "lowest and highest round in parentheses. CPU per request is the judged figure: below 1, "
-        "kestrel needs less than the server in that row."
+        "lowest and highest round in parentheses. CPU time or memory is the judged figure: below "
+        "1, kestrel needs less than the server in that row."
     )
     yield ""
     yield (
@@ -80,62 +58,59 @@ def _summary(facts: RunFacts) -> list[str]:
     peers = [kind for kind in facts.plan.servers if kind.name != KESTREL]
     if len(peers) == len(facts.plan.servers) or not peers:
         return []
-    figures = [(workload.name, Figure.CPU_US) for workload in facts.plan.load_workloads]
-    if facts.plan.idle_workload is not None:
-        figures.append((facts.plan.idle_workload.name, Figure.IDLE_KIB))
-    rows = [
-        [
-            f"`{workload}`",
-            *(_ratio(kestrel_ratio(facts.recording, workload, p.name, figure)) for p in peers),
-        ]
-        for workload, figure in figures
+    rows: list[list[str]] = []
+    for workload in facts.plan.workloads:
+        shown = layout(workload)
+        ratios = (
+            _ratio(kestrel_ratio(facts.recording, workload.name, peer.name, shown.judged))
+            for peer in peers
+        )
+        rows.append([f"`{workload.name}`", shown.unit, *ratios])
+    head = ["workload", "judged", *map(facts.server_title, peers)]
+    return ["", "## Summary: kestrel ÷ server", "", *_table(head, rows)]
+
+
+def _rejected_summary(facts: RunFacts) -> list[str]:
+    """How much a refusal costs a server in comparison with its own answers."""
+    planned = {workload.name for workload in facts.plan.workloads}
+    rows: list[list[str]] = []
+    for load in facts.plan.workloads:
+        if isinstance(load, LoadWorkload) and load.served in planned:
+            ratios = (
+                workload_ratio(facts.recording, kind.name, load.name, load.served, Figure.CPU_US)
+                for kind in facts.plan.servers
+            )
+            rows.append([f"`{load.name}`", f"`{load.served}`", *map(_ratio, ratios)])
+    if not rows:
+        return []
+    title = "## Rejected ÷ served by the same server: CPU per request"
+    head = ["rejected", "served", *map(facts.server_title, facts.plan.servers)]
+    return ["", title, "", *_table(head, rows)]
+
+
+def _details(facts: RunFacts, workload: Workload) -> list[str]:
+    shown = layout(workload)
+    head = [
+        "server",
+        *(column.title for column in shown.columns),
+        _ERRORS,
+        *(column.title for column in shown.ratios),
     ]
-    title = "## Summary: kestrel ÷ server, CPU per request (memory for idle connections)"
-    return ["", title, "", *_table(["workload", *map(facts.server_title, peers)], rows)]
-
-
-def _load_row(facts: RunFacts, kind: ServerKind, workload: LoadWorkload) -> list[str]:
-    samples = facts.recording.workload_samples(kind.name, workload.name)
-    if not samples:
-        return _failed_row(facts, kind, workload.name, _LOAD_HEAD)
-    ratios = (
-        _row_ratio(facts, kind, workload.name, figure)
-        for figure in (Figure.CPU_US, Figure.REQUEST_RATE, Figure.P99_MS)
-    )
-    return [
-        facts.server_title(kind),
-        _median(samples, Figure.CPU_US, 1),
-        _median(samples, Figure.REQUEST_RATE, 0),
-        _median(samples, Figure.P50_MS, 2),
-        _median(samples, Figure.P99_MS, 2),
-        _median(samples, Figure.PEAK_MIB, 0),
-        _errors(facts, kind, workload.name, samples),
-        *ratios,
-    ]
-
-
-def _idle_row(facts: RunFacts, kind: ServerKind, workload: IdleWorkload) -> list[str]:
-    samples = facts.recording.workload_samples(kind.name, workload.name)
-    if not samples:
-        return _failed_row(facts, kind, workload.name, _IDLE_HEAD)
-    return [
-        facts.server_title(kind),
-        _median(samples, Figure.IDLE_KIB, 2),
-        _median(samples, Figure.IDLE_BEFORE_MIB, 1),
-        _median(samples, Figure.IDLE_AFTER_MIB, 1),
-        _median(samples, Figure.IDLE_CONNECTIONS, 0),
-        _errors(facts, kind, workload.name, samples),
-        _row_ratio(facts, kind, workload.name, Figure.IDLE_KIB),
-    ]
-
-
-def _failed_row(
-    facts: RunFacts, kind: ServerKind, workload: str, head: tuple[str, ...]
-) -> list[str]:
-    reason = facts.recording.failure_reason(kind.name, workload) or "the run was cut short"
-    row = [facts.server_title(kind), *[_NOTHING] * (len(head) - 1)]
-    row[head.index(_ERRORS)] = f"failed: {reason}"
-    return row
+    rows: list[list[str]] = []
+    for kind in facts.plan.servers:
+        title = facts.server_title(kind)
+        samples = facts.recording.workload_samples(kind.name, workload.name)
+        if samples:
+            medians = (_median(samples, c.figure, c.decimals) for c in shown.columns)
+            errors = _errors(facts, kind, workload.name, samples)
+            ratios = (_row_ratio(facts, kind, workload.name, c.figure) for c in shown.ratios)
+            rows.append([title, *medians, errors, *ratios])
+        else:
+            reason = facts.recording.failure_reason(kind.name, workload.name)
+            row = [title, *[_NOTHING] * (len(head) - 1)]
+            row[head.index(_ERRORS)] = f"failed: {reason or 'the run was cut short'}"
+            rows.append(row)
+    return _table(head, rows)
 
 
 def _median(samples: list[Sample], figure: Figure, decimals: int) -> str:

@@ -15,10 +15,17 @@ class Figure(Enum):
     PEAK_MIB = "peak_resident_mib"
     SERVER_CORE_SHARE = "server_core_share"
     LOAD_CORE_SHARE = "load_core_share"
+    CPU_SECONDS_PER_GIB = "cpu_seconds_per_gib"
+    MIB_RATE = "mib_per_second"
+    MOVED_MIB = "moved_mib"
+    PEAK_GROWTH_MIB = "peak_resident_growth_mib"
     IDLE_KIB = "resident_kib_per_idle_connection"
-    IDLE_BEFORE_MIB = "resident_mib_before"
-    IDLE_AFTER_MIB = "resident_mib_after"
     IDLE_CONNECTIONS = "idle_connections"
+    BEFORE_MIB = "resident_mib_before"
+    AFTER_MIB = "resident_mib_after"
+    AFTER_1S_MIB = "resident_mib_after_1_s"
+    AFTER_15S_MIB = "resident_mib_after_15_s"
+    LEFT_MIB = "resident_growth_mib_after_15_s"
 
 
 @frozen(kw_only=True)

@@ -3,34 +3,43 @@
 A machine drifts over minutes by more than servers differ, so a server is never measured alone. In
 each round all servers are started anew and stay up, idle but for the one whose turn it is; the
 turns go through the servers for one workload before the next workload begins. The starting server
-moves on with each round, so that none always follows the same neighbour. Idle connections are
-weighed in processes of their own, whose memory no load has stretched. Ratios are then formed within
-a round.
+moves on with each round, so that none always follows the same neighbour. Ratios are then formed
+within a round.
+
+Where it matters what memory a process has used before, it is a new one: obviously where memory is
+weighed, but also for large bodies, whose cost can multiply with the page faults that follow from
+the state of the heap. After a burst all servers wait together for their last reading.
 """
 
 import contextlib
 import sys
-import time
+from collections.abc import Callable, Collection, Generator
+from functools import partial
 
 from attrs import frozen
 
 from kestrel_bench.correctness import wrong_answers
-from kestrel_bench.cost_clock import Cost, CostClock
 from kestrel_bench.environment import Environment
-from kestrel_bench.idle_connections import IdleFailedError, measure_idle_connections
 from kestrel_bench.machine import Cores
-from kestrel_bench.process_tree import peak_resident_kib, reset_peak_resident
-from kestrel_bench.samples import Failure, Figure, Recording, Sample
+from kestrel_bench.measurements import (
+    burst,
+    measure_idle,
+    measure_load,
+    measure_slow_peer,
+    measure_transfer,
+)
+from kestrel_bench.outcomes import Outcome, WorkloadFailedError
+from kestrel_bench.samples import Failure, Recording, Sample
 from kestrel_bench.server_process import ServerFailedError, ServerProcess
 from kestrel_bench.servers import ServerKind
-from kestrel_bench.workloads import IdleWorkload, LoadWorkload
-from kestrel_bench.wrk import LoadFailedError, load
-
-_WARM_UP_SECONDS = 1
-
-# Between the client's end and the reading, so that closing its connections is charged to the run
-# that opened them and not to the next.
-_AFTERMATH_SECONDS = 0.1
+from kestrel_bench.workloads import (
+    BurstWorkload,
+    IdleWorkload,
+    LoadWorkload,
+    SlowPeerWorkload,
+    TransferWorkload,
+    Workload,
+)
 
 
 @frozen(kw_only=True)
@@ -38,8 +47,7 @@ class Plan:
     """What to measure, how often and for how long."""
 
     servers: tuple[ServerKind, ...]
-    load_workloads: tuple[LoadWorkload, ...]
-    idle_workload: IdleWorkload | None
+    workloads: tuple[Workload, ...]
     rounds: int
     seconds: int
     cores: Cores
@@ -57,38 +65,77 @@ class Measurement:
 
     def run(self) -> None:
         """Runs all rounds, from then on without a server that did not start or answered wrongly."""
-        for number in range(1, self._plan.rounds + 1):
+        plan = self._plan
+        loads = [workload for workload in plan.workloads if isinstance(workload, LoadWorkload)]
+        for number in range(1, plan.rounds + 1):
             self._round = number
-            if self._plan.load_workloads:
-                self._load_everyone()
-            if self._plan.idle_workload is not None:
-                for kind in self._turns():
-                    self._weigh_idle(kind, self._plan.idle_workload)
+            if loads:
+                self._load_everyone(loads)
+            for workload in plan.workloads:
+                match workload:
+                    case TransferWorkload():
+                        self._measure_alone(workload, partial(measure_transfer, workload=workload))
+                    case IdleWorkload():
+                        self._measure_alone(workload, partial(measure_idle, workload=workload))
+                    case SlowPeerWorkload():
+                        self._measure_alone(workload, partial(measure_slow_peer, workload=workload))
+                    case BurstWorkload():
+                        self._burst(workload)
+                    case LoadWorkload():
+                        pass  # had its turns
 
-    def _turns(self) -> list[ServerKind]:
+    def _load_everyone(self, loads: list[LoadWorkload]) -> None:
+        plan = self._plan
+        with self._running(self._order(), {load.path for load in loads}) as processes:
+            for load in loads:
+                measure = partial(
+                    measure_load, workload=load, seconds=plan.seconds, core=plan.cores.load
+                )
+                for process in processes:
+                    self._record(process, load, partial(measure, process))
+
+    def _measure_alone(
+        self, workload: Workload, measure: Callable[[ServerProcess], Outcome]
+    ) -> None:
+        for kind in self._order():
+            with self._running([kind], {workload.path}) as processes:
+                for process in processes:
+                    self._record(process, workload, partial(measure, process))
+
+    def _burst(self, workload: BurstWorkload) -> None:
+        with self._running(self._order(), {workload.path}) as processes:
+            waiting: list[tuple[ServerProcess, Callable[[], Outcome]]] = []
+            for process in processes:
+                try:
+                    waiting.append((process, burst(process, workload)))
+                except WorkloadFailedError as error:
+                    self._fail(process.kind, workload.name, str(error))
+            for process, finish in waiting:
+                self._record(process, workload, finish)
+
+    def _order(self) -> list[ServerKind]:
         servers = self._plan.servers
         first = (self._round - 1) % len(servers)
         turns = (*servers[first:], *servers[:first])
         return [kind for kind in turns if kind.name not in self._excluded]
 
-    def _load_everyone(self) -> None:
+    @contextlib.contextmanager
+    def _running(
+        self, kinds: list[ServerKind], paths: Collection[str]
+    ) -> Generator[list[ServerProcess]]:
+        """Those servers that start, and that answer the paths rightly."""
         # All exist before the first starts, so that no two have chosen the same port.
-        processes = [self._process(kind) for kind in self._turns()]
+        core = self._plan.cores.server
+        processes = [ServerProcess(kind, self._environment, core=core) for kind in kinds]
         with contextlib.ExitStack() as running:
             for process in processes:
                 running.enter_context(process)
-            ready = [process for process in processes if self._is_ready(process)]
-            for workload in self._plan.load_workloads:
-                for process in ready:
-                    self._load_one(process, workload)
+            yield [process for process in processes if self._is_ready(process, paths)]
 
-    def _process(self, kind: ServerKind) -> ServerProcess:
-        return ServerProcess(kind, self._environment, core=self._plan.cores.server)
-
-    def _is_ready(self, process: ServerProcess) -> bool:
+    def _is_ready(self, process: ServerProcess, paths: Collection[str]) -> bool:
         try:
             process.wait_ready()
-            problems = list(wrong_answers(process.port))
+            problems = list(wrong_answers(process.port, paths))
         except ServerFailedError as error:
             problems = [str(error)]
         if problems:
@@ -96,78 +143,38 @@ class Measurement:
             self._fail(process.kind, None, "; ".join(problems))
         return not problems
 
-    def _load_one(self, process: ServerProcess, workload: LoadWorkload) -> None:
+    def _record(
+        self,
+        process: ServerProcess,
+        workload: Workload,
+        measure: Callable[[], Outcome],
+    ) -> None:
+        kind = process.kind
         if not process.alive:
             reason = f"it had died before: {process.last_logged_line()}"
-            self._fail(process.kind, workload.name, reason)
+            self._fail(kind, workload.name, reason)
             return
-        cores = self._plan.cores
-        reset_peak_resident(process.pid)
         try:
-            load(workload, port=process.port, seconds=_WARM_UP_SECONDS, core=cores.load)
-            clock = CostClock(process.pid)
-            report = load(workload, port=process.port, seconds=self._plan.seconds, core=cores.load)
-        except LoadFailedError as error:
-            self._fail(process.kind, workload.name, str(error))
+            outcome = measure()
+        except WorkloadFailedError as error:
+            self._fail(kind, workload.name, str(error))
             return
-        time.sleep(_AFTERMATH_SECONDS)
         if not process.alive:
-            reason = f"it died under load: {process.last_logged_line()}"
-            self._fail(process.kind, workload.name, reason)
+            reason = f"it died meanwhile: {process.last_logged_line()}"
+            self._fail(kind, workload.name, reason)
             return
-        cost = clock.stop()
-        figures = {
-            Figure.CPU_US: cost.server_seconds / report.requests * 1e6,
-            Figure.REQUEST_RATE: report.requests / report.seconds,
-            Figure.PEAK_MIB: peak_resident_kib(process.pid) / 1024,
-            Figure.SERVER_CORE_SHARE: cost.server_core_share,
-            Figure.LOAD_CORE_SHARE: cost.load_core_share,
-        }
-        if report.p50_ms is not None and report.p99_ms is not None:
-            figures |= {Figure.P50_MS: report.p50_ms, Figure.P99_MS: report.p99_ms}
-        self._keep(process.kind, workload.name, figures, report.errors, cost)
-
-    def _weigh_idle(self, kind: ServerKind, workload: IdleWorkload) -> None:
-        with self._process(kind) as process:
-            if not self._is_ready(process):
-                return
-            clock = CostClock(process.pid)
-            try:
-                report = measure_idle_connections(
-                    port=process.port, pid=process.pid, wanted=workload.connections
-                )
-            except IdleFailedError as error:
-                self._fail(kind, workload.name, str(error))
-                return
-            cost = clock.stop()
-            figures = {
-                Figure.IDLE_KIB: report.kib_per_connection,
-                Figure.IDLE_BEFORE_MIB: report.before_kib / 1024,
-                Figure.IDLE_AFTER_MIB: report.after_kib / 1024,
-                Figure.IDLE_CONNECTIONS: report.connections,
-            }
-            errors = {"lost": report.lost} if report.lost else {}
-            self._keep(kind, workload.name, figures, errors, cost)
-
-    def _keep(
-        self,
-        kind: ServerKind,
-        workload: str,
-        figures: dict[Figure, float],
-        errors: dict[str, int],
-        cost: Cost,
-    ) -> None:
         sample = Sample(
             server=kind.name,
-            workload=workload,
+            workload=workload.name,
             round_number=self._round,
-            figures=figures,
-            errors=errors,
-            foreign_core_share=cost.foreign_core_share,
+            figures=outcome.figures,
+            errors=outcome.errors,
+            foreign_core_share=outcome.cost.foreign_core_share,
         )
         self.recording.samples.append(sample)
-        leading = next(iter(figures))
-        self._tell(kind, workload, f"{leading.value} {figures[leading]:.1f}")
+        leading = next(iter(outcome.figures))
+        value = outcome.figures[leading]
+        self._tell(kind, workload.name, f"{leading.value} {value:.{2 if value < 10 else 1}f}")
 
     def _fail(self, kind: ServerKind, workload: str | None, reason: str) -> None:
         self.recording.failures.append(
@@ -177,4 +184,4 @@ class Measurement:
 
     def _tell(self, kind: ServerKind, subject: str, outcome: str) -> None:
         rounds = f"round {self._round}/{self._plan.rounds}"
-        print(f"{rounds}  {subject:14} {kind.name:18} {outcome}", file=sys.stderr, flush=True)
+        print(f"{rounds}  {subject:21} {kind.name:18} {outcome}", file=sys.stderr, flush=True)

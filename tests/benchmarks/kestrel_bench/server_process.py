@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+from applications import FILE_FOLDER_VARIABLE
 from kestrel_bench.correctness import answers_at_all
 from kestrel_bench.environment import Environment
 from kestrel_bench.servers import BENCHMARK_FOLDER, KESTREL, ServerKind
@@ -44,7 +45,10 @@ class ServerProcess:
         program = self._environment.program(self.kind.program)
         arguments = self.kind.command_line(self.port)
         # Workers that are spawned, not forked, find the application by this path.
-        variables = os.environ | {"PYTHONPATH": str(BENCHMARK_FOLDER)}
+        variables = os.environ | {
+            "PYTHONPATH": str(BENCHMARK_FOLDER),
+            FILE_FOLDER_VARIABLE: str(self._environment.static_files),
+        }
         if program.exists():
             self._process = subprocess.Popen(
                 ["taskset", "-c", str(self._core), str(program), *arguments],

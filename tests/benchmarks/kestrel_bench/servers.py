@@ -5,6 +5,7 @@ application. Two settings are raised wherever they exist, because the comparison
 a request or a connection and not of policy: keep-alive timeouts (5 seconds by default in uvicorn
 and hypercorn), which would close idle connections while they are being counted, and backlogs or
 connection caps (100 in hypercorn, 1024 in granian), which would drop or park a burst of clients.
+Kestrel alone limits a request's body by default, and is told to take more than the largest here.
 """
 
 from pathlib import Path
@@ -67,6 +68,7 @@ SERVERS = (
             "applications:app",
             "--listen",
             "tcp://127.0.0.1:{port}",
+            "--max-request-body-bytes=2000000000",
         ),
     ),
     ServerKind(

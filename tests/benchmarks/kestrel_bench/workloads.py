@@ -1,17 +1,38 @@
-"""The workloads: what is asked of a server, and by how many connections at once."""
+"""The workloads: what is asked of a server, and by how many connections at once.
+
+Their order is the order in which they run. Loads take turns in servers that stay up for a whole
+round; everything else gets processes of its own.
+"""
 
 from enum import Enum
 
 from attrs import frozen
 
+_MIB = 1024 * 1024
+
 
 class Shape(Enum):
-    """The request that is sent; the value is the name by which `load.lua` knows it."""
+    """The request that wrk sends; the value is the name by which `load.lua` knows it."""
 
     PLAIN = "plain"
     BROWSER = "browser"
     ECHO = "echo"
     PIPELINED = "pipelined"
+    FRESH = "fresh"
+    FRESH_LARGE_HEAD = "fresh-large-head"
+    BAD_REQUEST_LINE = "bad-request-line"
+    BAD_HEADER = "bad-header"
+    NO_HOST = "no-host"
+    LENGTH_AND_CHUNKED = "length-and-chunked"
+    TOO_LARGE_HEAD = "too-large-head"
+
+
+class Transfer(Enum):
+    """Which way a large body goes, and how its end is told."""
+
+    UPLOAD = "upload"
+    CHUNKED_UPLOAD = "chunked upload"
+    DOWNLOAD = "download"
 
 
 @frozen(kw_only=True)
@@ -23,6 +44,19 @@ class LoadWorkload:
     path: str
     shape: Shape
     connections: int
+    served: str | None = None
+    """For requests that a server has to reject: the workload of their like that it serves."""
+
+
+@frozen(kw_only=True)
+class TransferWorkload:
+    """One body after another over connections of their own, as fast as both ends can."""
+
+    name: str
+    title: str
+    path: str
+    transfer: Transfer
+    body_bytes: int
 
 
 @frozen(kw_only=True)
@@ -31,68 +65,162 @@ class IdleWorkload:
 
     name: str
     title: str
+    path: str
     connections: int
 
 
+@frozen(kw_only=True)
+class SlowPeerWorkload:
+    """One body that its receiver takes slowly, to see how much of it the server holds meanwhile."""
+
+    name: str
+    title: str
+    path: str
+    transfer: Transfer
+    body_bytes: int
+    seconds: float
+
+
+@frozen(kw_only=True)
+class BurstWorkload:
+    """Uploads that are all under way at once and then end, to see what memory stays behind.
+
+    Several bursts come one after another, because what a first one leaves is often luck.
+    """
+
+    name: str
+    title: str
+    path: str
+    connections: int
+    body_bytes: int
+    bursts: int
+
+
+Workload = LoadWorkload | TransferWorkload | IdleWorkload | SlowPeerWorkload | BurstWorkload
+
+
+def _load(
+    name: str,
+    title: str,
+    *,
+    path: str = "/",
+    shape: Shape = Shape.PLAIN,
+    connections: int = 64,
+    served: str | None = None,
+) -> LoadWorkload:
+    return LoadWorkload(
+        name=name,
+        title=f"{title}, {connections} connection{'' if connections == 1 else 's'}",
+        path=path,
+        shape=shape,
+        connections=connections,
+        served=served,
+    )
+
+
+def _rejected(name: str, title: str, shape: Shape, *, served: str = "served-fresh") -> LoadWorkload:
+    return _load(name, f"Rejected: {title}", shape=shape, served=served)
+
+
 LOAD_WORKLOADS = (
-    LoadWorkload(
-        name="plaintext-1",
-        title="Plain text, 1 connection",
-        path="/",
-        shape=Shape.PLAIN,
-        connections=1,
+    _load("plaintext-1", "Plain text", connections=1),
+    _load("plaintext-64", "Plain text"),
+    _load("plaintext-512", "Plain text", connections=512),
+    _load("pipelined-64", "Plain text, pipelined 16 deep", shape=Shape.PIPELINED),
+    _load("browser-64", "Plain text, twelve browser headers", shape=Shape.BROWSER),
+    _load("response-10k", "10 KiB response", path="/10k"),
+    _load("echo-10k", "10 KiB POST echo", path="/echo", shape=Shape.ECHO),
+    _load("file-4k", "4 KiB file", path="/file-4k"),
+    _load("file-1m", "1 MiB file", path="/file-1m", connections=16),
+    # The requests that are rejected take a connection each, and so do those to compare them with.
+    _load("served-fresh", "Served: a connection for each request", shape=Shape.FRESH),
+    _load("served-large-head", "Served: the same with 30 KiB", shape=Shape.FRESH_LARGE_HEAD),
+    _rejected("rejected-request-line", "a fourth word in the request line", Shape.BAD_REQUEST_LINE),
+    _rejected("rejected-header", "a space before a header's colon", Shape.BAD_HEADER),
+    _rejected("rejected-no-host", "no Host", Shape.NO_HOST),
+    _rejected("rejected-framing", "Content-Length and chunked", Shape.LENGTH_AND_CHUNKED),
+    _rejected(
+        "rejected-large-head",
+        "a header of 40 KiB",
+        Shape.TOO_LARGE_HEAD,
+        served="served-large-head",
     ),
-    LoadWorkload(
-        name="plaintext-64",
-        title="Plain text, 64 connections",
-        path="/",
-        shape=Shape.PLAIN,
-        connections=64,
+)
+TRANSFER_WORKLOADS = (
+    TransferWorkload(
+        name="upload-1g",
+        title="Upload of 1 GiB with its length",
+        path="/upload",
+        transfer=Transfer.UPLOAD,
+        body_bytes=1024 * _MIB,
     ),
-    LoadWorkload(
-        name="plaintext-512",
-        title="Plain text, 512 connections",
-        path="/",
-        shape=Shape.PLAIN,
-        connections=512,
+    TransferWorkload(
+        name="upload-1g-chunked",
+        title="Upload of 1 GiB in chunks of 64 KiB",
+        path="/upload",
+        transfer=Transfer.CHUNKED_UPLOAD,
+        body_bytes=1024 * _MIB,
     ),
-    LoadWorkload(
-        name="pipelined-64",
-        title="Plain text, pipelined 16 deep, 64 connections",
-        path="/",
-        shape=Shape.PIPELINED,
-        connections=64,
-    ),
-    LoadWorkload(
-        name="browser-64",
-        title="Plain text, twelve browser headers, 64 connections",
-        path="/",
-        shape=Shape.BROWSER,
-        connections=64,
-    ),
-    LoadWorkload(
-        name="response-10k",
-        title="10 KiB response, 64 connections",
-        path="/10k",
-        shape=Shape.PLAIN,
-        connections=64,
-    ),
-    LoadWorkload(
-        name="echo-10k",
-        title="10 KiB POST echo, 64 connections",
-        path="/echo",
-        shape=Shape.ECHO,
-        connections=64,
+    TransferWorkload(
+        name="download-1g",
+        title="Download of 1 GiB in pieces of 64 KiB",
+        path="/download",
+        transfer=Transfer.DOWNLOAD,
+        body_bytes=1024 * _MIB,
     ),
 )
 IDLE_WORKLOAD = IdleWorkload(
     name="idle-5000",
     title="Memory of idle keep-alive connections",
+    path="/",
     connections=5000,
+)
+SLOW_PEER_WORKLOADS = (
+    SlowPeerWorkload(
+        name="slow-upload-memory",
+        title="Memory while an application reads an upload slowly",
+        path="/slow-upload",
+        transfer=Transfer.UPLOAD,
+        body_bytes=512 * _MIB,
+        seconds=2,
+    ),
+    SlowPeerWorkload(
+        name="slow-download-memory",
+        title="Memory while a client reads a download slowly",
+        path="/download",
+        transfer=Transfer.DOWNLOAD,
+        body_bytes=512 * _MIB,
+        seconds=2,
+    ),
+)
+BURST_WORKLOADS = (
+    BurstWorkload(
+        name="burst-2000",
+        title="Memory after 2,000 uploads at once, dropped as they are read",
+        path="/upload",
+        connections=2000,
+        body_bytes=_MIB // 4,
+        bursts=3,
+    ),
+    BurstWorkload(
+        name="burst-2000-held",
+        title="Memory after 2,000 uploads at once, held until their end",
+        path="/collect",
+        connections=2000,
+        body_bytes=_MIB // 4,
+        bursts=3,
+    ),
+)
+WORKLOADS: tuple[Workload, ...] = (
+    *LOAD_WORKLOADS,
+    *TRANSFER_WORKLOADS,
+    IDLE_WORKLOAD,
+    *SLOW_PEER_WORKLOADS,
+    *BURST_WORKLOADS,
 )
 QUICK_WORKLOADS = ("plaintext-64", "pipelined-64", "echo-10k", IDLE_WORKLOAD.name)
 
 
 def workload_names() -> list[str]:
     """Every workload's name, in the order in which they run."""
-    return [workload.name for workload in LOAD_WORKLOADS] + [IDLE_WORKLOAD.name]
+    return [workload.name for workload in WORKLOADS]

@@ -6,6 +6,7 @@ import subprocess
 
 from attrs import frozen
 
+from kestrel_bench.outcomes import WorkloadFailedError
 from kestrel_bench.servers import BENCHMARK_FOLDER
 from kestrel_bench.workloads import LoadWorkload, Shape
 
@@ -13,10 +14,6 @@ _SCRIPT = BENCHMARK_FOLDER / "load.lua"
 _REQUEST_TIMEOUT_SECONDS = 5
 _GRACE_SECONDS = 20
 _ERROR_KINDS = ("connect", "read", "write", "status", "timeout")
-
-
-class LoadFailedError(Exception):
-    """wrk ended without a usable report; the text says what it wrote."""
 
 
 @frozen(kw_only=True)
@@ -55,7 +52,7 @@ def load(workload: LoadWorkload, *, port: int, seconds: int, core: int) -> LoadR
     """Sends the workload's requests from one core for some seconds.
 
     Raises:
-        LoadFailedError: wrk failed, or completed no request.
+        WorkloadFailedError: wrk failed, or completed no request.
     """
     command = ["taskset", "-c", str(core), "wrk", "--threads=1", "--latency"]
     command += [f"--connections={workload.connections}", f"--duration={seconds}s"]
@@ -66,14 +63,17 @@ def load(workload: LoadWorkload, *, port: int, seconds: int, core: int) -> LoadR
             command, capture_output=True, text=True, check=False, timeout=seconds + _GRACE_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise LoadFailedError("wrk did not end in time") from None
+        raise WorkloadFailedError("wrk did not end in time") from None
     last_line = (finished.stdout.strip() or finished.stderr.strip()).rpartition("\n")[2]
     if finished.returncode != 0 or not last_line.startswith("{"):
-        raise LoadFailedError(f"wrk failed: {last_line}")
+        raise WorkloadFailedError(f"wrk failed: {last_line}")
     figures: dict[str, int] = json.loads(last_line)
     errors = {kind: figures[kind] for kind in _ERROR_KINDS if figures[kind]}
     if figures["requests"] == 0:
-        raise LoadFailedError(f"no request was completed; errors: {errors or 'none'}")
+        raise WorkloadFailedError(f"no request was completed; errors: {errors or 'none'}")
+    if workload.served is not None:  # a refusal is no error then, anything else is
+        served = figures["requests"] - errors.pop("status", 0)
+        errors |= {"served": served} if served else {}
     timed_alone = workload.shape is not Shape.PIPELINED
     return LoadReport(
         requests=figures["requests"],
