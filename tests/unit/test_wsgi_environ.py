@@ -59,11 +59,11 @@ class Request(HttpExchange):
         raise NotImplementedError
 
     async def respond(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes = b""
+        self, status: int, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
     ) -> None:
         raise NotImplementedError
 
-    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         raise NotImplementedError
 
     async def write(self, data: bytes) -> None:

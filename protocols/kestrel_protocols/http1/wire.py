@@ -187,13 +187,15 @@ class Wire:
         """
         writer = self.writer
         writer.flush_nowait()
-        if writer.unflushed_bytes:
-            pace = self.exchange_pace
-            pace.begin_response()
-            try:
-                await writer.flush()
-            finally:
-                pace.end_response()
+        if not writer.unflushed_bytes:
+            await writer.flush()  # which tells if the client turned out to be gone
+            return
+        pace = self.exchange_pace
+        pace.begin_response()
+        try:
+            await writer.flush()
+        finally:
+            pace.end_response()
 
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Send what is written and `count` bytes of a file; return how many of those there were.
