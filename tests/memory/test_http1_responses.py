@@ -224,7 +224,7 @@ async def test_headers_may_come_from_anywhere(serving: Serving, log: ServerLog) 
     [
         (HELLO, [b"\r\n\r\nhello"]),
         (KNOWN, [b"\r\n\r\nhello"]),
-        (PARTS, [b"\r\n\r\n3\r\nhel\r\n", b"2\r\nlo\r\n", b"0\r\n\r\n"]),
+        (PARTS, [b"\r\n\r\n3\r\nhel\r\n", b"2\r\nlo\r\n0\r\n\r\n"]),
         (Responding(b"", b""), [b"\r\n\r\n", b"0\r\n\r\n"]),
     ],
     ids=["one piece", "of known length", "several", "none"],

@@ -69,7 +69,9 @@ class Request(HttpExchange):
     async def write(self, data: bytes) -> None:
         raise NotImplementedError
 
-    async def finish(self, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    async def finish(
+        self, trailers: Iterable[tuple[bytes, bytes]] = (), *, body: bytes = b""
+    ) -> None:
         raise NotImplementedError
 
     @property

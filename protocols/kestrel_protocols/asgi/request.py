@@ -104,9 +104,13 @@ class AsgiRequest:
                 await self._begin_body()
             elif self._expects is not _BODY:
                 raise self._unexpected(kind)
-            await self._exchange.write(body)
-            if not more_body:
-                await self._end_body()
+            if more_body or self._sends_trailers:
+                await self._exchange.write(body)
+                if not more_body:
+                    await self._end_body()
+            else:
+                self._expects = _NOTHING
+                await self._exchange.finish(body=body)
         elif kind == "http.response.start":
             if self._expects is not _START:
                 raise self._unexpected(kind)

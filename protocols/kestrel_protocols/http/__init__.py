@@ -9,4 +9,5 @@ from kestrel_protocols.http.exchange import Headers as Headers
 from kestrel_protocols.http.exchange import HttpApplication as HttpApplication
 from kestrel_protocols.http.exchange import HttpExchange as HttpExchange
 from kestrel_protocols.http.exchange import ResponseError as ResponseError
+from kestrel_protocols.http.exchange import TooManyUpgrades as TooManyUpgrades
 from kestrel_protocols.http.rejection import Rejection as Rejection

@@ -255,10 +255,14 @@ class HttpExchange(ABC):
         """
 
     @abstractmethod
-    async def finish(self, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Complete the response, with `trailers` where the client and the framing take them.
+    async def finish(
+        self, trailers: Iterable[tuple[bytes, bytes]] = (), *, body: bytes = b""
+    ) -> None:
+        """Complete the response, with a last piece of its body, and with trailers.
 
-        On HTTP/1.1 the framing does if the response has no Content-Length.
+        They are sent where the client and the framing take them: on HTTP/1.1 the framing does if
+        the response has no Content-Length. From then on a client that ends its side is sent the
+        rest whatever the application does.
 
         Raises:
             ResponseError: no response was started, or it is shorter than it announced, or a trailer

@@ -218,11 +218,17 @@ class Http1Exchange(Http1Request):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._gone() from error
 
-    async def finish(self, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    async def finish(
+        self, trailers: Iterable[tuple[bytes, bytes]] = (), *, body: bytes = b""
+    ) -> None:
         """See `HttpExchange`."""
         lines = trailer_lines(trailers) if trailers else b""
         if self._response is not _STARTED:
             raise self._out_of_order("finish() comes once, after start()")
+        if type(body) is not bytes:
+            body = _as_bytes(body)
+        self.response_body_bytes += len(body)
+        piece = self._framed(body)
         if self._framing is _LENGTH and self.response_body_bytes < self._length:
             raise self._wrong_length(
                 f"the response has {self.response_body_bytes} bytes"
@@ -231,6 +237,7 @@ class Http1Exchange(Http1Request):
         self._response = _FINISHED
         try:
             self._write_pending_head()
+            self._wire.writer.write(piece)
             if self._framing is _CHUNKED:
                 self._wire.writer.write(
                     b"0\r\n%b\r\n" % lines if lines and self.takes_trailers else _LAST_CHUNK
