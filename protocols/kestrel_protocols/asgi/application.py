@@ -65,7 +65,7 @@ class AsgiApplication:
 
     def __call__(self, exchange: HttpExchange) -> Coroutine[Any, Any, None]:
         """Answer one exchange."""
-        if exchange.method == "CONNECT":
+        if not exchange.path and exchange.method == "CONNECT":
             return exchange.respond(501, [])
         request = AsgiRequest(exchange, self.on_debug)
         local, remote = exchange.connection.local, exchange.connection.remote

@@ -54,7 +54,6 @@ class AsgiRequest:
     # What the start of the response says, and what its end does.
     _status: int
     _headers: Headers
-    _sends_trailers: bool
     _trailers: Headers
 
     def __init__(
@@ -66,6 +65,7 @@ class AsgiRequest:
         self._on_debug = on_debug
         self._expects = _START
         self._over = False  # whether the end of the request's body was handed out
+        self._sends_trailers = False
 
     async def receive(self) -> Event:
         """Return the next event of the request."""
@@ -117,7 +117,8 @@ class AsgiRequest:
             self._expects = _FIRST_BODY
             self._status = event["status"]
             self._headers = event.get("headers", [])
-            self._sends_trailers = event.get("trailers", False)
+            if "trailers" in event:
+                self._sends_trailers = event["trailers"]
         else:
             await self._send_rarely(kind, event)
 

@@ -135,6 +135,7 @@ class Http1Connection:
         time_is_limited = limits.max_request_seconds < math.inf
         retires = wire.retires_at < math.inf or limits.max_requests_per_connection is not None
         tolerance = self._tolerance
+        is_watched = retires or tolerance is not None
         most_in_a_row = limits.max_pipelined_requests
         in_a_row = 0
         while wire.keep_alive:
@@ -153,14 +154,15 @@ class Http1Connection:
                     if not wire.keep_alive:
                         break
                 wire.phase = _IDLE
-                wire.data = reader.buffered
-                if not wire.data:
+                wire.pace = None
+                data = reader.buffered
+                if not data:
                     in_a_row = 0
-                    wire.pace = None
                     # Nearly always the next request is still to come, and comes in one piece.
-                    wire.data = await reader.read()
+                    data = await reader.read()
+                wire.data = data
                 wire.arrived_at = deadline.now()
-                end = wire.data.find(b"\r\n\r\n")
+                end = data.find(b"\r\n\r\n")
                 if tolerance is not None:
                     end = self._end_of_head()
                 if end < 0:
@@ -192,14 +194,10 @@ class Http1Connection:
             body: Body | None = None
             if not (block.plain and line.http11 and line.authority is None):
                 body = self._body(line, block, len(block_bytes) + 2)
-            if tolerance is not None:
-                tolerance.count()
             if block.close or not (line.http11 or block.keep_alive):
                 wire.keep_alive = False
-            if retires:
-                self._retire_in_time()
-            if wire.pace is not None:
-                wire.pace = None
+            if is_watched:
+                self._note_request()
             exchange = Http1Exchange(wire, line, block, body)
             wire.driving = True
             rest = None
@@ -225,6 +223,8 @@ class Http1Connection:
             if wire.position >= len(wire.data):
                 # An idle connection holds nothing of its last request.
                 del data, line_bytes, line, block_bytes, block, body, exchange, rest
+            else:
+                wire.pace = None
             in_a_row += 1
             if in_a_row == most_in_a_row:
                 in_a_row = 0
@@ -257,8 +257,10 @@ class Http1Connection:
         if scope.cancelled_caught:
             await application_timed_out(wire, exchange)
 
-    def _retire_in_time(self) -> None:
-        """Make the request at hand the last, if the connection is old or served enough."""
+    def _note_request(self) -> None:
+        """Count the request at hand and what it needed; make it the last, if it is time for that."""
+        if self._tolerance is not None:
+            self._tolerance.count()
         self._served += 1
         if self._served == self._connection.limits.max_requests_per_connection:
             self._connection.record_end(EndReason.MAX_REQUESTS_PER_CONNECTION_REACHED)
