@@ -129,8 +129,8 @@ class Http1Connection:
         max_line_bytes = limits.max_request_line_bytes - 2
         max_headers_bytes = limits.max_request_headers_bytes - 2
         max_header_count = limits.max_request_header_count
-        few_fields_bytes = 4 * max_header_count
         lines, blocks, application = self._lines, self._blocks, self._application
+        known_block = blocks.get
         before_waiting = wire.before_waiting
         time_is_limited = limits.max_request_seconds < math.inf
         retires = wire.retires_at < math.inf or limits.max_requests_per_connection is not None
@@ -182,10 +182,14 @@ class Http1Connection:
             line_bytes = data[start:line_end]
             line = lines[line_bytes] or read_unusual_line(line_bytes, tolerance)
             block_bytes = data[line_end + 2 : end + 2]
-            # Counted before they are taken apart; and no field line is shorter than four bytes.
-            if len(block_bytes) > few_fields_bytes and block_bytes.count(b"\n") > max_header_count:
+            block = known_block(block_bytes)
+            if block is None:
+                # New ones are counted before they are taken apart, which costs more.
+                if block_bytes.count(b"\n") > max_header_count:
+                    raise BadRequest(Rejection.TOO_MANY_HEADERS)
+                block = blocks[block_bytes] or read_unusual_block(block_bytes, tolerance)
+            elif len(block.fields) > max_header_count:
                 raise BadRequest(Rejection.TOO_MANY_HEADERS)
-            block = blocks[block_bytes] or read_unusual_block(block_bytes, tolerance)
             if tolerance is not None:
                 block = without_contradictions(line, block, tolerance)
             wire.position = end + 4
