@@ -10,6 +10,7 @@ filled and go back as soon as their bytes have been used.
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,13 +18,30 @@ import trio
 
 from kestrel_core.memory import Block, MemoryPool
 
-__all__ = ["FileBlocks"]
+__all__ = ["FileBlocks", "read_cached"]
 
 # Zero where the system does not have it: macOS, and C libraries older than it.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 # Measured with blocks of 64 KiB. Eight at a time would save a fifth more, and hold twice the memory.
 _BLOCKS_PER_THREAD_CALL = 4
+
+
+def read_cached(file: int, buffers: Sequence[memoryview | bytearray], offset: int) -> int | None:
+    """Read into `buffers` what the system has at hand, and return how many bytes that was.
+
+    Zero is not to be believed: it may have to wait, and Linux 5.9 and 5.10 say so in the middle of a
+    file, too. None is that there is no telling: the system or the file system knows no such thing,
+    or the file cannot be read, which reading it in earnest will show as well.
+    """
+    if not _NOWAIT:
+        return None
+    try:
+        return os.preadv(file, buffers, offset, _NOWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return None
 
 
 class FileBlocks:
@@ -130,16 +148,11 @@ class FileBlocks:
 
     def _fetch_cached(self) -> int:
         """Fetch at most a block without waiting; 0 when that cannot be done."""
-        views = self._views(1)
-        try:
-            # Zero is not to be believed: Linux 5.9 and 5.10 say so in the middle of a file, too.
-            return os.preadv(self._file, views, self._offset, _NOWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            # Unknown to the file system, or a true error, which the thread will meet as well.
+        read = read_cached(self._file, self._views(1), self._offset)
+        if read is None:
             self._asks_cache = False
             return 0
+        return read
 
     def _views(self, most_blocks: int) -> list[memoryview]:
         """Return views of as many blocks as are needed for what remains, rented where missing."""

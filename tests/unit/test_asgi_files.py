@@ -59,7 +59,7 @@ async def test_a_small_file_that_cannot_be_read_without_waiting(
     nowait: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on other systems, and on file systems that know no such thing: a thread reads it."""
-    monkeypatch.setattr("kestrel_protocols.asgi.files._NOWAIT", nowait)
+    monkeypatch.setattr("kestrel_core.file_blocks._NOWAIT", nowait)
     before = open_descriptors()
     with await open_path(file_of(1000, tmp_path)) as opened:
         assert (opened.content, opened.count) == (CONTENT[:1000], 1000)

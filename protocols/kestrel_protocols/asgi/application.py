@@ -9,20 +9,18 @@ complete, the server's 400 and nothing of the application's). `send` after the c
 CONNECT asks for a tunnel, for which ASGI has no words; the answer is 501.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import quote
 
-from kestrel_protocols.asgi.events import AsgiApp, Scope
+from kestrel_protocols.asgi.events import AsgiApp, DebugHook, Scope
 from kestrel_protocols.asgi.lifespan import run_lifespan
 from kestrel_protocols.asgi.request import AsgiRequest
 from kestrel_protocols.http.exchange import HttpExchange
 
 __all__ = ["AsgiApp", "AsgiApplication", "DebugHook"]
-
-DebugHook: TypeAlias = Callable[[HttpExchange, Mapping[str, Any]], None]
 
 _SPEC_VERSION = "2.5"
 

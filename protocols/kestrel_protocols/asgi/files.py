@@ -9,16 +9,13 @@ from typing import Protocol, Self
 import attrs
 import trio
 
+from kestrel_core.file_blocks import read_cached
 from kestrel_protocols.http.exchange import ResponseError
 
 __all__ = ["FilePiece", "HasFileno", "OpenedPath", "open_path", "piece_of"]
 
 # A file up to this size is read where it is opened, and leaves with the head in one write.
 _MOST_READ_AT_ONCE_BYTES = 64 * 1024
-
-
-# Zero where the system does not have it: macOS, and C libraries older than it.
-_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
 class HasFileno(Protocol):
@@ -85,23 +82,14 @@ async def open_path(path: str | os.PathLike[str]) -> OpenedPath:
         if count > _MOST_READ_AT_ONCE_BYTES:
             keep = True
             return OpenedPath(file, count, None)
-        content = _read_cached(file, count)
-        if content is None:
-            content = await trio.to_thread.run_sync(os.pread, file, count, 0)
+        buffer = bytearray(count)
+        if read_cached(file, [buffer], 0) == count:
+            return OpenedPath(-1, count, bytes(buffer))
+        content = await trio.to_thread.run_sync(os.pread, file, count, 0)
         return OpenedPath(-1, count, content)
     finally:
         if not keep:
             os.close(file)
-
-
-def _read_cached(file: int, count: int) -> bytes | None:
-    """Return the first `count` bytes if the system has them at hand, and says so; else None."""
-    content = bytearray(count)
-    try:
-        read = os.preadv(file, [content], 0, _NOWAIT) if _NOWAIT else 0
-    except OSError:  # it would wait, or this file system cannot tell, or the thread will say what
-        return None
-    return bytes(content) if read == count else None
 
 
 def piece_of(file: HasFileno, offset: int | None, count: int | None) -> FilePiece:

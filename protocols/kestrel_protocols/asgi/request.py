@@ -5,11 +5,9 @@ application has to send next. The head waits for the first piece of body, so tha
 in one event is sent with its length, in one go.
 """
 
-from collections.abc import Callable, Mapping
 from enum import Enum, auto
-from typing import Any
 
-from kestrel_protocols.asgi.events import Event
+from kestrel_protocols.asgi.events import DebugHook, Event
 from kestrel_protocols.asgi.files import open_path, piece_of
 from kestrel_protocols.http.exchange import (
     BadRequest,
@@ -56,11 +54,7 @@ class AsgiRequest:
     _headers: Headers
     _trailers: Headers
 
-    def __init__(
-        self,
-        exchange: HttpExchange,
-        on_debug: Callable[[HttpExchange, Mapping[str, Any]], None] | None,
-    ) -> None:
+    def __init__(self, exchange: HttpExchange, on_debug: DebugHook | None) -> None:
         self._exchange = exchange
         self._on_debug = on_debug
         self._expects = _START
