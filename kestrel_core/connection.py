@@ -61,6 +61,8 @@ class ConnectionContext:
         self.memory_pool: MemoryPool = memory_pool or MemoryPool(self.timers)
         self.upgraded_connections: int = 0
         """How many connections HTTP was upgraded on, now. Read only."""
+        self.draining: Signal = Signal()
+        """Set when the server begins to drain, before it stops accepting; see `Server.drain`."""
 
     def claim_upgrade(self) -> bool:
         """Count one more upgraded connection, unless `Limits` has no room; tell whether so."""

@@ -6,11 +6,21 @@ string keys, so a misspelt one is an error of the type checker and not of the ni
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TypeVar
 
 import attrs
 
-__all__ = ["FeatureSource", "Features", "PeerCredentials", "SocketInfo"]
+__all__ = [
+    "ClientHello",
+    "FeatureSource",
+    "Features",
+    "PeerCredentials",
+    "ProxyInfo",
+    "ProxyTls",
+    "SocketInfo",
+    "TlsInfo",
+]
 
 FeatureT = TypeVar("FeatureT")
 
@@ -84,3 +94,93 @@ class PeerCredentials:
     process_id: int
     user_id: int
     group_id: int
+
+
+@attrs.frozen(kw_only=True)
+class ClientHello:
+    """What a TLS client said first, before anything was decided (RFC 8446, 4.1.2).
+
+    Numbers are those of IANA's registries, in the client's order; GREASE values (RFC 8701) are
+    left out.
+    """
+
+    server_name: str | None
+    """The host that it wants to talk to (SNI), in lower case, or None."""
+    alpn: Sequence[str]
+    """The protocols that it offers."""
+    versions: Sequence[int]
+    """The versions that it offers, such as 0x0304 for TLS 1.3."""
+    cipher_suites: Sequence[int]
+    extensions: Sequence[int]
+    """The types of its extensions."""
+    signature_algorithms: Sequence[int]
+    fingerprint: str
+    """Its JA4 fingerprint, such as "t13d1516h2_8daaf6152771_e5627efa2ab1"."""
+    raw: bytes
+    """The handshake message itself, without the records that it came in."""
+
+
+@attrs.frozen(kw_only=True)
+class TlsInfo:
+    """What was agreed on in a TLS handshake, and with whom."""
+
+    version: str
+    """"TLSv1.3" or "TLSv1.2"."""
+    cipher: str
+    """The name of the cipher suite, as OpenSSL has it."""
+    cipher_suite: int | None
+    """Its number in IANA's registry, or None where that cannot be told."""
+    alpn: str | None
+    """The protocol that was agreed on, or None if none was."""
+    server_name: str | None
+    """The host that the client asked for, or None."""
+    resumed: bool
+    """Whether an earlier session was taken up again."""
+    peer_certificates: Sequence[bytes]
+    """The peer's certificate and then its chain as sent, in DER; empty if it showed none.
+
+    Before Python 3.13 there is no way to the chain, and this has the certificate alone."""
+    peer_name: str | None
+    """The subject of the peer's certificate (RFC 4514) where it was verified, or None."""
+    own_certificate: bytes | None
+    """The certificate that we showed, in DER, or None if that is not known."""
+
+
+@attrs.frozen(kw_only=True)
+class ProxyTls:
+    """What a PROXY header says of the TLS between the client and the proxy."""
+
+    version: str | None
+    """As the proxy wrote it, such as "TLSv1.3"."""
+    cipher: str | None
+    client_common_name: str | None
+    """The common name of the client's certificate."""
+    client_certificate_on_connection: bool
+    """Whether the client showed a certificate on this very connection."""
+    client_certificate_in_session: bool
+    """Whether it showed one at least once in its TLS session."""
+    verified: bool
+    """Whether it showed a certificate and that was verified."""
+
+
+@attrs.frozen(kw_only=True)
+class ProxyInfo:
+    """What a PROXY header said, and whom it came from.
+
+    The addresses themselves are in `Connection.local` and `Connection.remote`.
+    """
+
+    version: int
+    """1 or 2."""
+    is_local: bool
+    """Whether the proxy speaks for itself, as health checks do; it then names no addresses."""
+    alpn: str | None
+    authority: str | None
+    """The host that the client asked the proxy for (SNI)."""
+    unique_id: bytes | None
+    tls: ProxyTls | None
+    """About the TLS that the proxy ended, or None if it did not."""
+    tlvs: Sequence[tuple[int, bytes]]
+    """All of the header's extensions: type and value."""
+    header: bytes
+    """The header itself."""

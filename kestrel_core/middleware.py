@@ -1,14 +1,15 @@
 """Middleware: one shape for everything that wraps a connection."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import reduce
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import attrs
 
 from kestrel_core.connection import Connection
 
-__all__ = ["ConnectionHandler", "Middleware", "compose", "needs_bytes"]
+__all__ = ["ConnectionHandler", "Layer", "Middleware", "alpn_of", "compose", "needs_bytes"]
 
 ConnectionHandler: TypeAlias = Callable[[Connection], Awaitable[None]]
 """Serves one connection; when it returns, the connection is over."""
@@ -40,13 +41,61 @@ class needs_bytes:  # named as the decorator it is
         return self.middleware(connection, following)
 
 
+class Layer(ABC):
+    """A middleware that is an object, with options and a say in where it stands.
+
+    One instance may serve any number of endpoints, so what it counts, it counts for all of them.
+    """
+
+    name: ClassVar[str]
+    """What to call it in sentences, such as "tls"."""
+
+    needs_bytes: ClassVar[bool] = True
+    """Whether it reads or writes bytes, and so cannot stand on a multiplexed transport."""
+
+    def check_place(  # noqa: B027  # most may stand anywhere
+        self, outer: Sequence[Middleware], inner: Sequence[Middleware | ConnectionHandler]
+    ) -> None:
+        """Check that it may stand between `outer`, outermost first, and `inner`.
+
+        The last of `inner` is the handler. Called before anything is bound.
+
+        Raises:
+            ConfigurationError: it may not; the text says why, and what to do.
+        """
+
+    @abstractmethod
+    def __call__(self, connection: Connection, following: ConnectionHandler) -> Awaitable[None]:
+        """Serve `connection`, as every middleware does."""
+
+
+class _Wrapped:
+    """A middleware and what follows it, as one handler."""
+
+    __slots__ = ("_following", "_outer", "alpn")
+
+    def __init__(self, outer: Middleware, following: ConnectionHandler) -> None:
+        self._outer = outer
+        self._following = following
+        self.alpn = alpn_of(following)
+
+    def __call__(self, connection: Connection) -> Awaitable[None]:
+        return self._outer(connection, self._following)
+
+
 def compose(middleware: Sequence[Middleware], handler: ConnectionHandler) -> ConnectionHandler:
     """Return `handler` inside all of `middleware`; the first of them is the outermost."""
     return reduce(_wrap, reversed(middleware), handler)
 
 
-def _wrap(following: ConnectionHandler, outer: Middleware) -> ConnectionHandler:
-    async def handle(connection: Connection) -> None:
-        await outer(connection, following)
+def alpn_of(handler: ConnectionHandler) -> tuple[str, ...]:
+    """Return the ALPN names of what `handler` serves, the most wanted first.
 
-    return handle
+    Those are its attribute `alpn`, as a `Protocol` has it; a composition has that of its end. A
+    handler without one has none.
+    """
+    return tuple(getattr(handler, "alpn", ()))
+
+
+def _wrap(following: ConnectionHandler, outer: Middleware) -> ConnectionHandler:
+    return _Wrapped(outer, following)

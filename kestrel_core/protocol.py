@@ -1,4 +1,4 @@
-"""What a protocol handler is to the rest: a name, a sniffer and a connection handler."""
+"""What can be found on a connection by its first bytes: protocols, and layers under protocols."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from enum import Enum
 from typing import ClassVar
 
 from kestrel_core.connection import Connection
+from kestrel_core.middleware import Layer
 
-__all__ = ["Protocol", "Sniff"]
+__all__ = ["Protocol", "Sniff", "SniffedLayer"]
 
 
 class Sniff(Enum):
@@ -42,3 +43,11 @@ class Protocol(ABC):
         What the peer does wrong ends the connection with an `EndReason` and is not raised, except
         for `trio.BrokenResourceError` when the peer is gone.
         """
+
+
+class SniffedLayer(Layer):
+    """A layer that can be found on a connection, such as TLS; inside of it is a protocol again."""
+
+    @abstractmethod
+    def sniff(self, prefix: bytes) -> Sniff:
+        """Tell whether `prefix` is how this layer begins; as `Protocol.sniff` does."""

@@ -22,12 +22,13 @@ class PluginKind(Enum):
 
     TRANSPORT = "kestrel.transports"
     MIDDLEWARE = "kestrel.middleware"
+    ASGI_MIDDLEWARE = "kestrel.asgi_middleware"
     PROTOCOL = "kestrel.protocols"
 
     @property
     def noun(self) -> str:
         """What to call one in a sentence."""
-        return self.name.lower()
+        return "ASGI middleware" if self is PluginKind.ASGI_MIDDLEWARE else self.name.lower()
 
 
 @attrs.frozen

@@ -12,10 +12,14 @@ cancels the inner nursery. Cancelling `serve` from outside is the same without t
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
+from typing import Protocol as Shape
+from typing import cast
 
 import attrs
 import trio
 
+from kestrel_core.admission import Admission
 from kestrel_core.connection import Connection, close_within
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
@@ -23,7 +27,8 @@ from kestrel_core.errors import ConfigurationError, KestrelError
 from kestrel_core.heap import HeapTrimmer, find_malloc_trim
 from kestrel_core.limits import Limits
 from kestrel_core.memory import MemoryPool
-from kestrel_core.middleware import ConnectionHandler, Middleware, compose, needs_bytes
+from kestrel_core.middleware import ConnectionHandler, Layer, Middleware, compose, needs_bytes
+from kestrel_core.protocol import Protocol, SniffedLayer
 from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.signals import Signal
 from kestrel_core.timers import Timers
@@ -44,6 +49,10 @@ class _Listen:
     endpoint: Endpoint
     handler: ConnectionHandler
     middleware: Sequence[Middleware]
+
+
+class _MakeDetection(Shape):
+    def __call__(self, found: Sequence[Protocol | SniffedLayer]) -> ConnectionHandler: ...
 
 
 class _Bound:
@@ -102,18 +111,20 @@ class Server:
     def listen(
         self,
         endpoint: Endpoint | str,
-        handler: ConnectionHandler,
+        handler: ConnectionHandler | Sequence[Protocol | SniffedLayer],
         *,
         middleware: Sequence[Middleware] = (),
     ) -> None:
         """Have `serve` bind `endpoint` and run `handler`, inside `middleware`, on its connections.
 
-        A `Protocol` is such a handler. The first middleware is the outermost.
+        A `Protocol` is such a handler. Of several, the middleware that is called "detect" chooses
+        by ALPN and by the first bytes. The first middleware is the outermost.
 
         Raises:
             EndpointError: the text is no endpoint, or its scheme is unknown.
+            PluginError: there are several protocols, and nothing is installed that detects them.
         """
-        self._listens.append(_Listen(self._parse(endpoint), handler, tuple(middleware)))
+        self._listens.append(self._listen(endpoint, handler, middleware))
 
     async def serve(
         self, *, task_status: trio.TaskStatus[list[Endpoint]] = trio.TASK_STATUS_IGNORED
@@ -155,7 +166,7 @@ class Server:
     async def bind(
         self,
         endpoint: Endpoint | str,
-        handler: ConnectionHandler,
+        handler: ConnectionHandler | Sequence[Protocol | SniffedLayer],
         *,
         middleware: Sequence[Middleware] = (),
     ) -> Endpoint:
@@ -166,7 +177,7 @@ class Server:
         Raises:
             RuntimeError: the server is not serving, or is draining.
         """
-        return await self._bind(_Listen(self._parse(endpoint), handler, tuple(middleware)))
+        return await self._bind(self._listen(endpoint, handler, middleware))
 
     async def unbind(self, endpoint: Endpoint, seconds: float) -> int:
         """Stop listening on `endpoint`, as `endpoints` has it; drain its connections.
@@ -182,14 +193,19 @@ class Server:
                 return await self._drain([bound], seconds)
         raise LookupError(f"{endpoint} is not bound")
 
-    async def drain(self, seconds: float) -> int:
+    async def drain(self, seconds: float, *, notice_seconds: float = 0.0) -> int:
         """Stop accepting, let what is under way finish, and cut what is left after `seconds`.
 
-        Always ends, and `serve` with it. Returns how many connections were cut. It may be called
+        Before that it goes on accepting for `notice_seconds`, in which health checks that ask
+        `ConnectionContext.draining` say so, and load balancers look elsewhere. Always ends, and `serve` with it. Returns how many connections were cut. It may be called
         by several tasks: each waits as long as it asked for.
         """
         if self._serving is None:
             return 0
+        if self._context is not None:
+            self._context.draining.set()
+        if notice_seconds:
+            await trio.sleep(notice_seconds)
         self._draining = True
         bound = list(self._bound)  # which shrinks by itself as accept loops end
         for each in bound:
@@ -224,6 +240,17 @@ class Server:
             await bound.ended.wait()
         return len(cut)
 
+    def _listen(
+        self,
+        endpoint: Endpoint | str,
+        handler: ConnectionHandler | Sequence[Protocol | SniffedLayer],
+        middleware: Sequence[Middleware],
+    ) -> _Listen:
+        if not callable(handler):
+            found = self.registry.load(PluginKind.MIDDLEWARE, "detect")
+            handler = cast(_MakeDetection, found)(handler)
+        return _Listen(self._parse(endpoint), handler, tuple(middleware))
+
     def _parse(self, endpoint: Endpoint | str) -> Endpoint:
         if isinstance(endpoint, Endpoint):
             return endpoint
@@ -251,7 +278,11 @@ class Server:
         if self._draining:  # since then, and whoever drains does not know this listener
             await listener.aclose()
             raise RuntimeError("the server is no longer serving")
-        bound = _Bound(listener, compose(listen.middleware, listen.handler))
+        admissions = _admissions(listen.middleware)
+        for admission in reversed(admissions):  # so that the first is the outermost
+            listener = admission.wrap(listener)
+        middleware = listen.middleware[len(admissions) :]
+        bound = _Bound(listener, compose(middleware, listen.handler))
         self._bound.append(bound)
         self._serving.start_soon(self._accept, bound)
         return listener.endpoint
@@ -325,14 +356,35 @@ class Server:
 
 
 def _check_middleware(transport: Transport, listen: _Listen) -> None:
-    if not transport.multiplexed:
-        return
-    for middleware in listen.middleware:
-        if isinstance(middleware, needs_bytes):
+    """Check that everything may stand where it stands.
+
+    Raises:
+        ConfigurationError: something may not.
+    """
+    stack = listen.middleware
+    for position, middleware in enumerate(stack):
+        if transport.multiplexed and getattr(middleware, "needs_bytes", False):
             raise ConfigurationError(
-                f"{middleware.middleware} reads the bytes of a connection, but a connection on"
+                f"{_name_of(middleware)} reads the bytes of a connection, but a connection on"
                 f" {listen.endpoint} carries streams; leave it out there"
             )
+        if isinstance(middleware, Layer):
+            middleware.check_place(stack[:position], [*stack[position + 1 :], listen.handler])
+
+
+def _name_of(middleware: Middleware) -> str:
+    if isinstance(middleware, Layer):
+        return middleware.name
+    return str(middleware.middleware if isinstance(middleware, needs_bytes) else middleware)
+
+
+def _admissions(stack: Sequence[Middleware]) -> list[Admission]:
+    """Return those that wrap accepting: the ones with nothing else outside of them."""
+    return [each for each in takewhile(_is_admission, stack) if isinstance(each, Admission)]
+
+
+def _is_admission(middleware: Middleware) -> bool:
+    return isinstance(middleware, Admission)
 
 
 async def _contain(connection: Connection, step: ConnectionHandler) -> None:

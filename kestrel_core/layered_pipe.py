@@ -1,0 +1,200 @@
+"""A pipe over a pipe: what every middleware that sees bytes builds on.
+
+Theory of operation. A `LayeredPipe` joins a `LayerReader` and a `LayerWriter` over the two ends of
+the pipe below, `inner`. It has no task: a read of the layer fetches from below and hands what came
+to `arrived`, which returns what the layer's own reader shows; a flush hands what was written to the
+layer below. The layer's buffer takes over what the one below held, so nothing is held twice.
+
+To be nearly free, a layer calls the lower reader's `_fetch` and the lower writer's `_transmit`
+directly, and not `read` and `flush`, which would cost as much again as the layer itself. While a
+layer stands on a pipe nobody else uses that pipe, so their guards against two users are not missed.
+
+A layer whose bytes leave as they came returns from `_transmit_nowait` what the layer below took, so
+nothing is ever left in between. One that changes them, as TLS does, holds what the layer below did
+not take, and overrides `flush` and `flush_nowait` for that.
+"""
+
+from collections.abc import Awaitable, Generator
+from typing import Any
+
+import trio
+
+from kestrel_core.duplex_pipe import DuplexPipe
+from kestrel_core.pipe_reader import PipeReader
+from kestrel_core.pipe_writer import PipeWriter
+
+__all__ = ["LayerReader", "LayerWriter", "LayeredPipe"]
+
+
+class LayerReader(PipeReader):
+    """Reads through to `inner`; a subclass looks at what arrives, or changes it, in `arrived`."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: PipeReader) -> None:
+        super().__init__()
+        self.inner: PipeReader = inner
+        """The reader below, which nobody else reads from now on."""
+
+    def arrived(self, data: bytes) -> bytes:
+        """Return what the layer shows for `data`, which came from below; b"" shows nothing yet.
+
+        Called with b"" at the end of the input below, where what it returns is the last there is.
+        What it raises comes out of `read()`, and is asked for again by the next one.
+        """
+        return data
+
+    def _fetch(self) -> Awaitable[None]:
+        inner = self.inner
+        if inner._buffer or inner._at_eof:  # which somebody looked at before this layer was there
+            self._take_over()
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105  # the caller awaits it
+        return self
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Fetch from below: a coroutine less than an async function would take."""
+        inner = self.inner
+        yield from inner._fetch().__await__()
+        data = inner._buffer
+        if data and not self._buffer:  # as `_take_over` does: the hot path
+            inner.advance(len(data))
+            self._buffer = self.arrived(data)
+        else:
+            self._take_over()
+
+    def _fetch_nowait(self) -> None:
+        inner = self.inner
+        if not (inner._buffer or inner._at_eof):
+            inner._fetch_nowait()
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Show what the reader below holds; or else, its end."""
+        inner = self.inner
+        data = inner._buffer
+        if data:
+            inner.advance(len(data))
+            shown = self.arrived(data)
+            self._buffer = self._buffer + shown if self._buffer else shown
+        elif inner._at_eof:
+            self._buffer += self.arrived(b"")
+            self._at_eof = True
+
+    def _wake(self) -> None:
+        self.inner._wake()
+
+    def end(self) -> None:
+        """Show nothing more: the pipe was closed or broken, which the reader below tells."""
+        self._discard()
+
+
+class LayerWriter(PipeWriter):
+    """Writes through to `inner`; a subclass sees in `leaving` what leaves."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: PipeWriter) -> None:
+        super().__init__()
+        self.inner: PipeWriter = inner
+        """The writer below, which nobody else writes to from now on."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How many written bytes the peer has not taken yet, as far as the layer below can tell."""
+        return self.unflushed_bytes + self.inner.backlog_bytes
+
+    @property
+    def backlog_step_bytes(self) -> int:
+        """In how large steps `backlog_bytes` may fall; those of the layer below."""
+        return self.inner.backlog_step_bytes
+
+    def leaving(self, data: bytes | memoryview) -> None:
+        """Hear of bytes as the layer below is given them; a view is good until this returns."""
+
+    async def _transmit(self, data: bytes | memoryview) -> None:
+        inner = self.inner
+        try:
+            if inner.unflushed_bytes or inner._closed or inner._broken:
+                await inner.flush()
+            self.leaving(data)
+            await inner._transmit(data)
+        except trio.BrokenResourceError:
+            self._broken = True
+            raise
+
+    def _transmit_nowait(self, data: bytes | memoryview) -> int:
+        inner = self.inner
+        if inner.unflushed_bytes:
+            inner.flush_nowait()
+            if inner.unflushed_bytes:
+                return 0
+        if inner._closed or inner._broken:
+            self._closed, self._broken = inner._closed, True
+            return len(data)
+        sent = inner._transmit_nowait(data)
+        if inner._broken:
+            self._broken = True
+        elif sent:
+            self.leaving(data if sent == len(data) else memoryview(data)[:sent])
+        return sent
+
+    async def _transmit_eof(self) -> None:
+        await self.inner.send_eof()
+
+    def end(self, *, closed: bool) -> None:
+        """Refuse every later write: the pipe was closed, or else it broke."""
+        self._closed = self._closed or closed
+        self._broken = True
+        self._chunks.clear()
+        self.unflushed_bytes = 0
+
+
+class LayeredPipe(DuplexPipe):
+    """A pipe whose bytes go through `inner`, the pipe below; closing it closes that.
+
+    `reader` and `writer` stand on that pipe's two ends.
+    """
+
+    __slots__ = ("_closing", "_reader", "_writer", "inner")
+
+    def __init__(self, inner: DuplexPipe, reader: LayerReader, writer: LayerWriter) -> None:
+        self.inner: DuplexPipe = inner
+        """The pipe below, which nobody else uses from now on."""
+        self._reader = reader
+        self._writer = writer
+        self._closing = False
+
+    @property
+    def input(self) -> PipeReader:
+        """What the peer sends, as this layer shows it."""
+        return self._reader
+
+    @property
+    def output(self) -> PipeWriter:
+        """What the peer will receive, as this layer takes it."""
+        return self._writer
+
+    async def aclose(self) -> None:
+        """Flush, and close the pipe below."""
+        if self._closing:
+            return
+        self._closing = True
+        try:
+            await self._finish()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            pass  # nobody is left to receive it
+        finally:
+            self._writer.end(closed=True)
+            self._reader.end()
+            await self.inner.aclose()
+
+    async def _finish(self) -> None:
+        """Send what is left to be sent before the pipe below is closed."""
+        if self._writer.unflushed_bytes:
+            await self._writer.flush()
+
+    def abort(self) -> None:
+        """Abort the pipe below."""
+        self.inner.abort()
+        self._writer.end(closed=False)
+        self._reader.end()
