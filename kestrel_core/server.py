@@ -363,13 +363,19 @@ def _check_middleware(transport: Transport, listen: _Listen) -> None:
     """
     stack = listen.middleware
     for position, middleware in enumerate(stack):
-        if transport.multiplexed and getattr(middleware, "needs_bytes", False):
+        if transport.multiplexed and _needs_bytes(middleware):
             raise ConfigurationError(
                 f"{_name_of(middleware)} reads the bytes of a connection, but a connection on"
                 f" {listen.endpoint} carries streams; leave it out there"
             )
         if isinstance(middleware, Layer):
             middleware.check_place(stack[:position], [*stack[position + 1 :], listen.handler])
+
+
+def _needs_bytes(middleware: Middleware) -> bool:
+    if isinstance(middleware, Layer):
+        return middleware.needs_bytes
+    return isinstance(middleware, needs_bytes)
 
 
 def _name_of(middleware: Middleware) -> str:

@@ -25,6 +25,10 @@ class Signal:
         """Tell whether the signal has been set."""
         return self.is_set
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "Signal":
+        """Return the signal itself: a copy of it would never be set."""
+        return self
+
     def set(self) -> None:
         """Set the signal; a second call does nothing."""
         if self.is_set:

@@ -8,7 +8,7 @@ import trio
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.testing.expectations import Pending, expect, pending
 
-__all__ = ["Flood", "flooded"]
+__all__ = ["Flood", "fill", "flooded"]
 
 # What is sent at a time, and what no pipe may swallow while nobody reads (a socket on the loopback
 # interface holds some 6 MiB where Linux has its usual buffer sizes).
@@ -62,6 +62,21 @@ async def flooded(pipe: DuplexPipe) -> AsyncGenerator[tuple[Flood, Pending[None]
     flood = Flood(pipe)
     async with pending(flood.run, "flush() while nobody reads") as running:
         yield flood, running
+
+
+async def fill(pipe: DuplexPipe) -> None:
+    """Write until there is something that no flush can send while nobody reads."""
+    output = pipe.output
+    written_bytes = 0
+    while not output.unflushed_bytes and written_bytes < _MOST_BYTES:
+        output.write(bytes(_CHUNK_BYTES))
+        output.flush_nowait()
+        written_bytes += _CHUNK_BYTES
+    if output.unflushed_bytes == written_bytes:  # nothing goes without waiting: wait, and be cut
+        with trio.CancelScope() as scope:
+            async with flooded(pipe):
+                scope.cancel()
+        output.write(bytes(100))
 
 
 def _pattern(start: int, count: int) -> bytes:

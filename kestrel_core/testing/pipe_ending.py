@@ -9,7 +9,7 @@ import trio
 
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.testing.expectations import expect, pending, raises
-from kestrel_core.testing.flood import flooded
+from kestrel_core.testing.flood import fill, flooded
 from kestrel_core.testing.pipe_reading import at_hand
 
 __all__ = ["BOUNDED_ENDING_CHECKS", "ENDING_CHECKS"]
@@ -203,10 +203,7 @@ async def a_gone_peer_wakes_a_writer(near: DuplexPipe, far: DuplexPipe) -> None:
 
 async def closing_can_be_cut_short(near: DuplexPipe, far: DuplexPipe) -> None:
     """`aclose()` that waits for a peer which does not read ends when cancelled, and has closed."""
-    with trio.CancelScope() as scope:
-        async with flooded(near):
-            scope.cancel()
-    near.output.write(bytes(100))
+    await fill(near)
     with trio.CancelScope() as scope:
         async with pending(near.aclose, "aclose() with bytes that the peer does not read"):
             scope.cancel()
@@ -215,10 +212,7 @@ async def closing_can_be_cut_short(near: DuplexPipe, far: DuplexPipe) -> None:
 
 async def aborting_ends_a_pending_close(near: DuplexPipe, far: DuplexPipe) -> None:
     """`abort()` ends another task's `aclose()` that waits for a peer which does not read."""
-    with trio.CancelScope() as scope:
-        async with flooded(near):
-            scope.cancel()
-    near.output.write(bytes(100))
+    await fill(near)
     async with pending(near.aclose, "aclose() with bytes that the peer does not read") as closing:
         near.abort()
     expect(closing.done, "aclose() should end")

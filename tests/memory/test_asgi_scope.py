@@ -72,8 +72,10 @@ async def test_all_of_it(serving: Serving, log: ServerLog) -> None:
             "http.response.early_hint": {},
             "http.response.pathsend": {},
             "http.response.zerocopysend": {},
+            "kestrel.server": {"draining": scope["extensions"]["kestrel.server"]["draining"]},
         },
     }
+    assert not scope["extensions"]["kestrel.server"]["draining"]
     expect_types(scope)
 
 

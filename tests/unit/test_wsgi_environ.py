@@ -27,10 +27,12 @@ class Request(HttpExchange):
         http_version: str = "1.1",
         local: Address | None = LOCAL,
         remote: Address | None = REMOTE,
+        scheme: str = "http",
     ) -> None:
         pipe, _ = duplex_pipe_pair()
         self.connection = Connection(pipe, ConnectionContext(), local=local, remote=remote)
         self.method = method
+        self.scheme = scheme
         self.target = target.encode("latin-1")
         self.raw_path, _, self.query = self.target.partition(b"?")
         self.http_version = http_version

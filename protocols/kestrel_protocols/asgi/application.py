@@ -15,9 +15,11 @@ from types import CoroutineType
 from typing import Any
 from urllib.parse import quote
 
+from kestrel_core.connection import ConnectionContext
 from kestrel_protocols.asgi.events import AsgiApp, DebugHook, Scope
 from kestrel_protocols.asgi.lifespan import run_lifespan
 from kestrel_protocols.asgi.request import AsgiRequest
+from kestrel_protocols.asgi.tls import tls_extension
 from kestrel_protocols.http.exchange import HttpExchange
 
 __all__ = ["AsgiApp", "AsgiApplication", "DebugHook"]
@@ -52,6 +54,7 @@ class AsgiApplication:
         self._extensions: dict[str, dict[str, Any]] = {name: {} for name in _EXTENSIONS}
         if on_debug is not None:
             self._extensions["http.response.debug"] = {}
+        self._context: ConnectionContext | None = None
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Return the application's lifespan; serve inside it.
@@ -61,13 +64,25 @@ class AsgiApplication:
         """
         return run_lifespan(self.app, self._state)
 
+    def _meet(self, context: ConnectionContext) -> None:
+        """Offer what the server of the moment has to say; nearly always it is the same."""
+        self._context = context
+        self._extensions["kestrel.server"] = {"draining": context.draining}
+
     def __call__(self, exchange: HttpExchange) -> Coroutine[Any, Any, None]:
         """Answer one exchange."""
         if not exchange.path and exchange.method == "CONNECT":
             return exchange.respond(501, [])
         request = AsgiRequest(exchange, self.on_debug)
-        local, remote = exchange.connection.local, exchange.connection.remote
+        connection = exchange.connection
+        local, remote = connection.local, connection.remote
+        if connection.context is not self._context:
+            self._meet(connection.context)
         extensions = self._extensions.copy()
+        if exchange.scheme == "https":
+            tls = tls_extension(connection)
+            if tls is not None:
+                extensions["tls"] = tls
         if exchange.takes_trailers:
             extensions["http.response.trailers"] = {}
         scope: Scope = {
@@ -75,7 +90,7 @@ class AsgiApplication:
             "asgi": {"version": "3.0", "spec_version": _SPEC_VERSION},
             "http_version": exchange.http_version,
             "method": exchange.method,
-            "scheme": "http",
+            "scheme": exchange.scheme,
             "path": self.root_path + exchange.path,
             "raw_path": self._raw_root_path + exchange.raw_path,
             "query_string": exchange.query,

@@ -62,6 +62,7 @@ class HttpExchange(ABC):
         "query",
         "raw_path",
         "response_body_bytes",
+        "scheme",
         "started_at",
         "status",
         "takes_trailers",
@@ -80,6 +81,8 @@ class HttpExchange(ABC):
     """The target's path as sent."""
     query: bytes
     """What follows the ? of the target, as sent; empty if nothing does."""
+    scheme: str
+    """"https" if the client speaks TLS, with us or with a proxy whose PROXY header says so."""
     http_version: str
     """"1.0", "1.1", "2" or "3"."""
     headers: Headers

@@ -61,6 +61,7 @@ class Http1Request(HttpExchange, ABC):
         self.path: str = line.path
         self.raw_path: bytes = line.raw_path
         self.query: bytes = line.query
+        self.scheme: str = wire.scheme
         self.http_version: str = "1.1" if line.http11 else "1.0"
         self.headers: Headers = block.fields.copy()
         self.takes_trailers: bool = block.takes_trailers and line.http11

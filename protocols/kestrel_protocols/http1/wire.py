@@ -13,6 +13,7 @@ from kestrel_core.file_blocks import FileBlocks
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
 from kestrel_protocols.http.exchange import TooManyUpgrades
+from kestrel_protocols.http.scheme import scheme_of
 from kestrel_protocols.http1.pace import Pace
 
 __all__ = ["Phase", "Wire"]
@@ -63,6 +64,7 @@ class Wire:
         "reader",
         "request_scope",
         "retires_at",
+        "scheme",
         "stamp",
         "told_gone",
         "torn",
@@ -76,6 +78,7 @@ class Wire:
         """Returns the lines that every response has."""
         self.reader: PipeReader = connection.transport.input
         self.writer: PipeWriter = connection.transport.output
+        self.scheme: str = scheme_of(connection)
         self.data: bytes = b""
         """What the reader held when it was last asked; used up to `position`."""
         self.added_bytes: int = 0

@@ -60,7 +60,7 @@ class Environs:
         environ = self._same.copy()
         _add_fields(environ, exchange.headers)
         connection = exchange.connection
-        scheme = "http"
+        scheme = exchange.scheme
         name, port = _server(environ.get("HTTP_HOST", ""), connection.local)
         environ["REQUEST_METHOD"] = exchange.method
         environ["PATH_INFO"] = _path(exchange.raw_path)
@@ -70,6 +70,8 @@ class Environs:
         environ["SERVER_PORT"] = port or _DEFAULT_PORTS[scheme]
         environ["SERVER_PROTOCOL"] = _protocol(exchange.http_version)
         environ["wsgi.url_scheme"] = scheme
+        if scheme == "https":
+            environ["HTTPS"] = "on"  # not in PEP 3333, but many look for it
         if connection.remote is not None:
             environ["REMOTE_ADDR"] = connection.remote.host
             if connection.remote.port is not None:

@@ -1,0 +1,145 @@
+"""Certificates and keys: where they come from, and whether they have changed since."""
+
+import os
+import re
+import ssl
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import attrs
+
+from kestrel_core.errors import ConfigurationError
+
+__all__ = ["Certificate", "Pem", "Signature", "pem", "read_pem", "signature_of"]
+
+Pem: TypeAlias = Path | bytes
+"""PEM: the path of a file, or the data itself."""
+
+_FIRST_CERTIFICATE = re.compile(
+    rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
+)
+
+Signature: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+"""What changes when a file does."""
+
+
+def pem(given: str | bytes | os.PathLike[str]) -> Pem:
+    """Return `given` as `Pem`, for attrs fields; text is the path of a file."""
+    return given if isinstance(given, bytes) else Path(given)
+
+
+def read_pem(source: Pem, what: str) -> bytes:
+    """Return the data of `source`, which is `what`.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"the {what} {source} cannot be read: {error.strerror}") from error
+
+
+@attrs.frozen
+class Certificate:
+    """A certificate with its key, and maybe the chain that leads to an authority.
+
+    `key` is in the certificate's own file unless it is given. `chain` are intermediate
+    certificates that the certificate's file lacks.
+    """
+
+    certificate: Pem
+    key: Pem | None
+    password: str | None = attrs.field(repr=False)
+    chain: Pem | None
+
+    def load_into(self, context: ssl.SSLContext) -> bytes:
+        """Have `context` show this certificate; return the certificate in DER.
+
+        Raises:
+            ConfigurationError: it cannot be read, or the key is not its key.
+        """
+        chain = read_pem(self.certificate, "certificate")
+        first = _FIRST_CERTIFICATE.search(chain)
+        if first is None:
+            raise ConfigurationError(f"there is no certificate in {self}; it is to be PEM")
+        shown, key = self.certificate, self.key
+        if key is not None:
+            read_pem(key, "key")  # for its error, which says more than OpenSSL's
+        if self.chain is not None:
+            key = key or shown
+            shown = chain + b"\n" + read_pem(self.chain, "certificate chain")
+        with _as_file(shown) as chain_path, _as_file(key or shown) as key_path:
+            try:
+                context.load_cert_chain(chain_path, key_path, self._tell_password)
+            except ssl.SSLError as error:
+                raise ConfigurationError(f"{self} cannot be used: {_explain(error)}") from error
+            except ValueError as error:  # as of a password that is too long
+                raise ConfigurationError(f"{self} cannot be used: {error}") from error
+        return ssl.PEM_cert_to_DER_cert(first[0].decode("ascii"))
+
+    def signature(self) -> Signature:
+        """Return what changes when one of the files does, symbolic links followed."""
+        return signature_of(self.certificate, self.key, self.chain)
+
+    def _tell_password(self) -> str:
+        if self.password is None:  # or OpenSSL would ask for it on the terminal
+            raise ConfigurationError(f"the key of {self} is encrypted; give its password")
+        return self.password
+
+    def __str__(self) -> str:
+        certificate = "the certificate"
+        if isinstance(self.certificate, Path):
+            certificate = f"the certificate {self.certificate}"
+        return (
+            f"{certificate} with the key {self.key}" if isinstance(self.key, Path) else certificate
+        )
+
+
+def signature_of(*sources: Pem | None) -> Signature:
+    """Return what changes when one of the files among `sources` does."""
+    return tuple(_stat(source) for source in sources if isinstance(source, Path))
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:  # as for a moment while it is replaced
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _as_file(source: Pem) -> Generator[str]:
+    """Have `source` as a file while the block runs: OpenSSL reads nothing else."""
+    if isinstance(source, Path):
+        yield str(source)
+        return
+    with _unnamed_file() as file:
+        file.write(source)
+        file.flush()
+        yield file.name if isinstance(file.name, str) else f"/proc/self/fd/{file.name}"
+
+
+def _unnamed_file() -> IO[bytes]:
+    """Return a file that nobody else may read and that is gone when it is closed."""
+    if sys.platform == "linux":  # in memory: a key does not belong on a disk
+        return open(os.memfd_create("certificate", os.MFD_CLOEXEC), "wb")
+    return tempfile.NamedTemporaryFile()
+
+
+def _explain(error: ssl.SSLError) -> str:
+    reason: str | None = error.reason  # which is None for what Python itself finds wrong
+    if reason == "KEY_VALUES_MISMATCH":
+        return "the key belongs to another certificate"
+    if reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ"):
+        return "the password is wrong"
+    if reason in (None, "NO_START_LINE"):
+        return "there is no key in it, or no certificate"
+    return reason.replace("_", " ").lower()
