@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from kestrel_core.signals import Signal
 from kestrel_core.testing import open_server
 from kestrel_protocols.asgi import AsgiApp, AsgiApplication
 from kestrel_protocols.asgi.events import Event, Receive, Scope, Send
@@ -75,7 +76,7 @@ async def test_all_of_it(serving: Serving, log: ServerLog) -> None:
             "kestrel.server": {"draining": scope["extensions"]["kestrel.server"]["draining"]},
         },
     }
-    assert not scope["extensions"]["kestrel.server"]["draining"]
+    assert isinstance(scope["extensions"]["kestrel.server"]["draining"], Signal)
     expect_types(scope)
 
 
