@@ -44,6 +44,7 @@ from kestrel_core.middleware import Layer as Layer
 from kestrel_core.middleware import Middleware as Middleware
 from kestrel_core.middleware import compose as compose
 from kestrel_core.middleware import needs_bytes as needs_bytes
+from kestrel_core.middleware import serve_over as serve_over
 from kestrel_core.pipe_reader import PipeReader as PipeReader
 from kestrel_core.pipe_reader import SeparatorNotFound as SeparatorNotFound
 from kestrel_core.pipe_writer import PipeWriter as PipeWriter

@@ -15,6 +15,7 @@ not take, and overrides `flush` and `flush_nowait` for that.
 """
 
 from collections.abc import Awaitable, Generator
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -108,6 +109,17 @@ class LayerWriter(PipeWriter):
         """In how large steps `backlog_bytes` may fall; those of the layer below."""
         return self.inner.backlog_step_bytes
 
+    def write(self, data: bytes | memoryview) -> None:
+        """See `PipeWriter`; a layer below that is known to be gone shows here already."""
+        inner = self.inner
+        if inner._broken or inner._closed:
+            self._closed, self._broken = self._closed or inner._closed, True
+        if self._closed or self._broken or self._eof_sent:
+            self._raise_unusable()
+        if data:
+            self._chunks.append(data)
+            self.unflushed_bytes += len(data)
+
     def leaving(self, data: bytes | memoryview) -> None:
         """Hear of bytes as the layer below is given them; a view is good until this returns."""
 
@@ -180,18 +192,20 @@ class LayeredPipe(DuplexPipe):
             return
         self._closing = True
         try:
-            await self._finish()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            pass  # nobody is left to receive it
+            await self.finish()
         finally:
             self._writer.end(closed=True)
             self._reader.end()
             await self.inner.aclose()
 
-    async def _finish(self) -> None:
-        """Send what is left to be sent before the pipe below is closed."""
-        if self._writer.unflushed_bytes:
-            await self._writer.flush()
+    async def finish(self) -> None:
+        """Send what is left to be sent, before the pipe below is closed or used by itself again.
+
+        That nobody is left to receive it is no error here.
+        """
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            if self._writer.unflushed_bytes:
+                await self._writer.flush()
 
     def abort(self) -> None:
         """Abort the pipe below."""

@@ -6,10 +6,20 @@ from functools import reduce
 from typing import ClassVar, TypeAlias
 
 import attrs
+import trio
 
 from kestrel_core.connection import Connection
+from kestrel_core.layered_pipe import LayeredPipe
 
-__all__ = ["ConnectionHandler", "Layer", "Middleware", "alpn_of", "compose", "needs_bytes"]
+__all__ = [
+    "ConnectionHandler",
+    "Layer",
+    "Middleware",
+    "alpn_of",
+    "compose",
+    "needs_bytes",
+    "serve_over",
+]
 
 ConnectionHandler: TypeAlias = Callable[[Connection], Awaitable[None]]
 """Serves one connection; when it returns, the connection is over."""
@@ -18,12 +28,7 @@ Middleware: TypeAlias = Callable[[Connection, ConnectionHandler], Awaitable[None
 """Serves one connection by doing its part and awaiting what follows::
 
     async def shout(connection, following):
-        inner = connection.transport
-        connection.transport = Shouting(inner)
-        try:
-            await following(connection)
-        finally:
-            connection.transport = inner
+        await serve_over(Shouting(connection.transport), connection, following)
 """
 
 
@@ -67,6 +72,24 @@ class Layer(ABC):
     @abstractmethod
     def __call__(self, connection: Connection, following: ConnectionHandler) -> Awaitable[None]:
         """Serve `connection`, as every middleware does."""
+
+
+async def serve_over(
+    pipe: LayeredPipe, connection: Connection, following: ConnectionHandler
+) -> None:
+    """Serve `connection` by `following` with `pipe`, which stands on its transport, in its place.
+
+    What nearly every middleware ends with. Behind `following` it sends what is left unsent, for
+    `Limits.linger_seconds` at most, and puts the transport back; if `following` raises, it only
+    does that.
+    """
+    connection.transport = pipe
+    try:
+        await following(connection)
+        with trio.move_on_after(connection.limits.linger_seconds):
+            await pipe.finish()
+    finally:
+        connection.transport = pipe.inner
 
 
 class _Wrapped:

@@ -22,6 +22,7 @@ from kestrel_protocols.asgi.events import Receive, Scope, Send
 from kestrel_protocols.http import HttpApplication, HttpExchange
 from kestrel_protocols.http1 import Http1
 from tests.raw_client import RawClient
+from tests.ways import STRAIGHT, Way
 
 __all__ = [
     "Disconnected",
@@ -53,6 +54,8 @@ class ServerLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Sort a record."""
+        if record.name == "kestrel.wiretap":  # of which there is no end
+            return
         if hasattr(record, "end_reason"):
             assert (record.name, record.levelno) == ("kestrel.connection", logging.DEBUG)
             assert vars(record)["connection_id"] in record.getMessage()
@@ -100,12 +103,15 @@ class Site:
 
     opened: OpenServer
     byte_by_byte: bool
+    way: Way
 
     async def connect(self, *, byte_by_byte: bool | None = None, **options: str) -> RawClient:
         """Connect; the client delivers as the site's do, unless told otherwise."""
         if byte_by_byte is None:
             byte_by_byte = self.byte_by_byte
-        return RawClient(await self.opened.connect(**options), byte_by_byte=byte_by_byte)
+        connection = await self.opened.connect(**options)
+        await self.way.prepare(connection)
+        return RawClient(connection, byte_by_byte=byte_by_byte)
 
     @property
     def server(self) -> Server:
@@ -140,8 +146,8 @@ class Serving(Protocol):
     ) -> AbstractAsyncContextManager[Site]: ...
 
 
-def serving(*, byte_by_byte: bool) -> Serving:
-    """Return what serves to clients that deliver so."""
+def serving(*, byte_by_byte: bool, way: Way = STRAIGHT) -> Serving:
+    """Return what serves to clients that deliver so, and whose bytes go that way."""
 
     @asynccontextmanager
     async def serve(
@@ -158,11 +164,11 @@ def serving(*, byte_by_byte: bool) -> Serving:
         async with open_server(
             Http1(application, on_exchange_end=on_exchange_end),
             limits=limits,
-            middleware=middleware,
+            middleware=[*way.middleware, *middleware],
             endpoint=endpoint,
             drain_seconds=drain_seconds,
         ) as opened:
-            yield Site(opened, byte_by_byte)
+            yield Site(opened, byte_by_byte, way)
         assert not opened.server.connections
 
     return serve

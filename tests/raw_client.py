@@ -93,7 +93,8 @@ class RawClient:
         self.connection.abort(EndReason.ABORTED_BY_APP)
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connection, and before it what stands on it."""
+        await self.connection.transport.aclose()
         await self.connection.aclose()
 
     async def ask(self, data: bytes, *, to_head: bool = False) -> Response:
@@ -152,9 +153,8 @@ class RawClient:
     async def received_by_now(self) -> bytes:
         """Receive what there is once the server has nothing more to do."""
         await wait_all_tasks_blocked()
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await self._reader.read()  # which keeps what it has found
+        with suppress(trio.BrokenResourceError):
+            self._reader.look()
         return await self._reader.receive() if self._reader.buffered else b""
 
     async def is_reset(self) -> bool:

@@ -159,6 +159,21 @@ async def carries_all_bytes(setting: _Setting) -> None:
     await setting.run(echo, talk)
 
 
+async def sends_what_is_left(setting: _Setting) -> None:
+    """What the handler wrote and did not flush arrives, once it has returned."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.transport.input.read_exactly(2)
+        connection.transport.output.write(b"good-bye")
+
+    async def talk(connection: Connection) -> None:
+        await connection.transport.output.send(b"hi")
+        received = await connection.transport.input.read_exactly(8)
+        expect(received == b"good-bye", f"{received!r} arrived of b'good-bye'")
+
+    await setting.run(answer, talk)
+
+
 async def carries_single_bytes(setting: _Setting) -> None:
     """A peer that sends byte by byte is served like any other."""
 
@@ -235,6 +250,7 @@ async def ends_when_nobody_speaks(setting: _Setting) -> None:
 _CHECKS = [
     carries_all_bytes,
     carries_single_bytes,
+    sends_what_is_left,
     lets_errors_pass,
     lets_cancellation_pass,
     ends_when_the_peer_resets,

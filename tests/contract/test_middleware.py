@@ -78,6 +78,7 @@ async def test_a_middleware_that_cannot_half_close(autojump_clock: MockClock) ->
         connection.transport = DuplexPipe.from_stream(OneStream(inner.as_stream()))
         try:
             await following(connection)
+            await connection.transport.output.flush()
         finally:
             connection.transport = inner
 
@@ -98,6 +99,7 @@ async def restores_only_what_returned(connection: Connection, following: Connect
     inner = connection.transport
     connection.transport = DuplexPipe.from_stream(inner.as_stream())
     await following(connection)
+    await connection.transport.output.flush()
     connection.transport = inner
 
 
@@ -165,6 +167,16 @@ async def does_not_half_close(connection: Connection, following: ConnectionHandl
     connection.transport = DuplexPipe.from_stream(Deaf(inner.as_stream(), key=0))
     try:
         await following(connection)
+        await connection.transport.output.flush()
+    finally:
+        connection.transport = inner
+
+
+async def forgets_what_is_left(connection: Connection, following: ConnectionHandler) -> None:
+    inner = connection.transport
+    connection.transport = DuplexPipe.from_stream(inner.as_stream())
+    try:
+        await following(connection)
     finally:
         connection.transport = inner
 
@@ -208,6 +220,7 @@ async def expects_more_in_one_piece(connection: Connection, following: Connectio
             (changes_bytes, "the handler got other bytes than were sent"),
             (takes_the_first_byte, "Bytes in equal bytes out"),
             (does_not_half_close, "The end of the client's output"),
+            (forgets_what_is_left, "b'' arrived of b'good-bye'"),
             (sleeps_at_the_end, "it hangs"),
             (raises_when_nobody_speaks, "A peer that leaves without a word"),
             (leaves_a_task, "1 tasks were left running"),

@@ -1,10 +1,31 @@
-"""HTTP/1 over the in-memory transport: each test with whole deliveries, and byte by byte."""
+"""HTTP/1 over the in-memory transport: each test with whole deliveries, byte by byte, and more.
 
-from collections.abc import Generator
+The ways through middleware show that what holds for HTTP holds there, too.
+"""
+
+from collections.abc import Callable, Generator
 
 import pytest
 
 from tests.http1_site import ServerLog, Serving, serving, watch_log
+from tests.ways import STRAIGHT, Way, through_a_layer, through_tls
+
+_WAYS: dict[str, Callable[[], Way]] = {
+    "through a layer": through_a_layer,
+    "through tls": through_tls,
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what makes no sense through TLS."""
+    senseless = [item for item in items if _is_senseless(item)]
+    if senseless:
+        config.hook.pytest_deselected(items=senseless)
+        items[:] = [item for item in items if item not in set(senseless)]
+
+
+def _is_senseless(item: pytest.Item) -> bool:
+    return "through tls" in item.name and item.get_closest_marker("counts_bytes") is not None
 
 
 @pytest.fixture
@@ -13,6 +34,7 @@ def log() -> Generator[ServerLog]:
         yield log
 
 
-@pytest.fixture(params=["at once", "byte by byte"], name="serving")
+@pytest.fixture(params=["at once", "byte by byte", *_WAYS], name="serving")
 def serving_(request: pytest.FixtureRequest) -> Serving:
-    return serving(byte_by_byte=request.param == "byte by byte")
+    way = _WAYS[request.param]() if request.param in _WAYS else STRAIGHT
+    return serving(byte_by_byte=request.param == "byte by byte", way=way)

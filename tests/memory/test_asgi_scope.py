@@ -38,6 +38,7 @@ async def scope_of(sent: bytes, serving: Serving, endpoint: str | None = None) -
     return scope
 
 
+@pytest.mark.counts_bytes
 async def test_all_of_it(serving: Serving, log: ServerLog) -> None:
     sent = request(
         b"X-Mixed:  Case ",

@@ -199,6 +199,7 @@ async def test_sending_in_a_cancelled_scope_when_there_is_room(
 # Requests ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.counts_bytes
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 async def test_an_application_that_does_not_receive_stops_the_client(
     chunked: bool, serving: Serving, log: ServerLog
@@ -229,6 +230,7 @@ async def test_an_application_that_does_not_receive_stops_the_client(
             assert arrived.is_set()
 
 
+@pytest.mark.counts_bytes
 async def test_one_piece_at_a_time(serving: Serving, log: ServerLog) -> None:
     """What the application does not ask for stays with the client."""
     step = trio.Event()
@@ -257,6 +259,7 @@ async def test_one_piece_at_a_time(serving: Serving, log: ServerLog) -> None:
         assert (await client.receive()).status == 200
 
 
+@pytest.mark.counts_bytes
 async def test_looking_out_for_the_client_reads_ahead_within_bounds(
     serving: Serving, log: ServerLog
 ) -> None:

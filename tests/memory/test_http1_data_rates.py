@@ -625,6 +625,7 @@ async def test_a_client_that_does_not_read(
     assert log.ends == [EndReason.MIN_RESPONSE_DATA_RATE]
 
 
+@pytest.mark.counts_bytes
 async def test_an_asgi_application_fails_to_send(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
@@ -646,6 +647,7 @@ async def test_an_asgi_application_fails_to_send(
     assert log.ends == [EndReason.MIN_RESPONSE_DATA_RATE]
 
 
+@pytest.mark.counts_bytes
 async def test_a_client_that_reads_steadily(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
@@ -691,6 +693,7 @@ async def read_slowly(
         await trio.sleep(seconds)
 
 
+@pytest.mark.counts_bytes
 async def test_a_client_that_reads_too_slowly(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
@@ -745,6 +748,7 @@ async def test_only_what_keeps_the_server_waiting_is_counted(
     assert log.ends == [EndReason.MIN_RESPONSE_DATA_RATE]
 
 
+@pytest.mark.counts_bytes
 async def test_several_waits_are_one_account(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
@@ -774,6 +778,7 @@ async def test_several_waits_are_one_account(
     assert log.ends == [EndReason.MIN_RESPONSE_DATA_RATE]
 
 
+@pytest.mark.counts_bytes
 @pytest.mark.parametrize("limits", [{"rate": None}, {"grace": math.inf}])
 async def test_responses_not_by_limits(
     limits: dict[str, float | None], serving: Serving, log: ServerLog, autojump_clock: MockClock
@@ -789,6 +794,7 @@ async def test_responses_not_by_limits(
         assert len((await client.receive()).body) == 5_000_000
 
 
+@pytest.mark.counts_bytes
 async def test_responses_by_limits(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
@@ -870,6 +876,7 @@ async def test_joined_answers_that_are_taken_slowly(
         assert autojump_clock.current_time() >= 16
 
 
+@pytest.mark.counts_bytes
 async def test_the_last_answer(serving: Serving, log: ServerLog, autojump_clock: MockClock) -> None:
     async with serving(native=Sender(500_000, 1)) as site:
         client = await site.connect()
@@ -930,6 +937,7 @@ async def wait_for_response(exchange: HttpExchange) -> None:
     await exchange.write(b"x" * 100_000)
 
 
+@pytest.mark.counts_bytes
 @pytest.mark.parametrize(
     ("first", "then", "reason"),
     [
@@ -962,6 +970,7 @@ async def test_both_at_once(
     assert log.ends == [reason]
 
 
+@pytest.mark.counts_bytes
 async def test_one_wait_does_not_end_the_other(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:

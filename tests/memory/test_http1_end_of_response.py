@@ -41,6 +41,7 @@ async def respond_until_told(exchange: HttpExchange) -> None:
         await exchange.respond(200, [], b"first" + LAST)
 
 
+@pytest.mark.counts_bytes
 @pytest.mark.parametrize("half_closed", [False, True], ids=["open", "half-closed meanwhile"])
 @pytest.mark.parametrize("native", [False, True], ids=["asgi", "native"])
 async def test_the_end_of_a_response_is_not_lost_to_its_own_end(

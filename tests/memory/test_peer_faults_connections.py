@@ -238,6 +238,7 @@ async def test_a_client_that_ends_its_side_is_not_kept(
     assert log.ends == [EndReason.PEER_CLOSED] * 20
 
 
+@pytest.mark.counts_bytes
 async def test_a_client_that_goes_with_its_request_is_nobodys_error(
     serving: Serving, log: ServerLog
 ) -> None:

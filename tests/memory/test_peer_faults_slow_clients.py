@@ -243,6 +243,7 @@ async def read_until_cut(client: RawClient, bytes_a_second: int) -> int:
             return received
 
 
+@pytest.mark.counts_bytes
 @pytest.mark.parametrize("bytes_a_second", [0, 1, 100], ids=["nothing", "a byte", "100 bytes"])
 async def test_a_client_that_does_not_take_its_response(
     bytes_a_second: int, serving: Serving, log: ServerLog, autojump_clock: MockClock
@@ -260,6 +261,7 @@ async def test_a_client_that_does_not_take_its_response(
     assert log.ends == [EndReason.MIN_RESPONSE_DATA_RATE]
 
 
+@pytest.mark.counts_bytes
 async def test_a_client_that_takes_its_response_steadily_is_not_cut(
     serving: Serving, log: ServerLog, autojump_clock: MockClock
 ) -> None:
