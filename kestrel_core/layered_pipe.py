@@ -94,6 +94,8 @@ class LayerWriter(PipeWriter):
 
     __slots__ = ("inner",)
 
+    unflushed_bytes: int
+
     def __init__(self, inner: PipeWriter) -> None:
         super().__init__()
         self.inner: PipeWriter = inner

@@ -103,7 +103,7 @@ class Site:
 
     opened: OpenServer
     byte_by_byte: bool
-    way: Way
+    way: Way = attrs.field(default=STRAIGHT, kw_only=True)
 
     async def connect(self, *, byte_by_byte: bool | None = None, **options: str) -> RawClient:
         """Connect; the client delivers as the site's do, unless told otherwise."""
@@ -168,7 +168,7 @@ def serving(*, byte_by_byte: bool, way: Way = STRAIGHT) -> Serving:
             endpoint=endpoint,
             drain_seconds=drain_seconds,
         ) as opened:
-            yield Site(opened, byte_by_byte, way)
+            yield Site(opened, byte_by_byte, way=way)
         assert not opened.server.connections
 
     return serve

@@ -12,8 +12,9 @@ from kestrel_core.connection import Connection
 from kestrel_core.layered_pipe import LayeredPipe, LayerReader, LayerWriter
 from kestrel_core.middleware import ConnectionHandler, Middleware, serve_over
 from kestrel_middleware.tls import Tls, TlsPipe
+from kestrel_middleware.wiretap import Wiretap
 
-__all__ = ["STRAIGHT", "Way", "pass_through", "through_a_layer", "through_tls"]
+__all__ = ["STRAIGHT", "Way", "pass_through", "through_a_layer", "through_a_wiretap", "through_tls"]
 
 
 async def _nothing(connection: Connection) -> None:
@@ -43,13 +44,18 @@ def through_a_layer() -> Way:
     return Way([pass_through])
 
 
+def through_a_wiretap() -> Way:
+    """Return the way through a wiretap that logs."""
+    return Way([Wiretap(max_bytes_per_event=16)])
+
+
 @cache
 def _certificates() -> tuple[Tls, ssl.SSLContext]:
     authority = trustme.CA()
     issued = authority.issue_cert("server.example")
     chain = b"".join(part.bytes() for part in issued.cert_chain_pems)
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(trusting)
+    trusting.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
     return Tls(certificate=chain, key=issued.private_key_pem.bytes()), trusting
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator
 import pytest
 
 from tests.http1_site import ServerLog, Serving, serving, watch_log
-from tests.ways import STRAIGHT, Way, through_a_layer, through_tls
+from tests.ways import STRAIGHT, Way, through_a_layer, through_a_wiretap, through_tls
 
 _WAYS: dict[str, Callable[[], Way]] = {
     "through a layer": through_a_layer,
+    "through a wiretap": through_a_wiretap,
     "through tls": through_tls,
 }
 
