@@ -11,7 +11,7 @@ from types import ModuleType, TracebackType
 from kestrel_core.cli.interface import Interface
 from kestrel_core.errors import ConfigurationError
 
-__all__ = ["ApplicationImportError", "import_application"]
+__all__ = ["ApplicationImportError", "import_application", "look_first_in"]
 
 # What a module named without an attribute is asked for, in this order: hypercorn's default, and
 # gunicorn's.
@@ -65,12 +65,22 @@ def _check_form(text: str, module: str, colon: bool, attribute: str) -> None:
         )
 
 
-def _import(name: str, folder: Path) -> ModuleType:
+def look_first_in(folder: Path) -> str:
+    """Have modules in `folder` come before others; return its place on the path.
+
+    Raises:
+        ApplicationImportError: there is no such folder.
+    """
     if not folder.is_dir():
         raise ApplicationImportError(f"there is no folder {folder}")
     place = str(folder.resolve())
     if sys.path[:1] != [place]:
         sys.path.insert(0, place)
+    return place
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    place = look_first_in(folder)
     try:
         return import_module(name)
     except Exception as error:  # somebody else's module: whatever it raises is its own failure

@@ -1,41 +1,47 @@
-"""The command line itself: options, help, and errors as sentences with an exit code."""
+"""The command line itself: help, and errors as sentences with an exit code."""
 
 import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import trio
 
-from kestrel_core._version import __version__
-from kestrel_core.cli.application_import import ApplicationImportError, import_application
-from kestrel_core.cli.composition import ComposedServer, compose_server
+from kestrel_core.cli.application_import import (
+    ApplicationImportError,
+    import_application,
+    look_first_in,
+)
+from kestrel_core.cli.composition import ComposedServer, HttpSettings, compose_server
+from kestrel_core.cli.connection_options import HTTP1
+from kestrel_core.cli.connection_stack import make_stack, self_signed_for
 from kestrel_core.cli.interface import Interface
-from kestrel_core.cli.limit_options import LimitOption, limit_options, limits_from
+from kestrel_core.cli.limit_options import limits_from
 from kestrel_core.cli.logging_setup import configure_logging, reclaim_logging
-from kestrel_core.cli.plugin_list import plugin_lines
+from kestrel_core.cli.option_names import option_name
+from kestrel_core.cli.plugin_list import plugin_details, plugin_lines
+from kestrel_core.cli.sectioned_help import SectionedCommand
+from kestrel_core.cli.serve_options import serve_options
 from kestrel_core.cli.serving import (
     EXIT_CANNOT_START,
     EXIT_WRONG_USAGE,
     ServingFailed,
     serve_until_stopped,
 )
+from kestrel_core.cli.tls_options import TlsRequest, tls_request_from
 from kestrel_core.endpoint import Endpoint
-from kestrel_core.errors import ConfigurationError, EndpointError, PluginError
-from kestrel_core.registry import PluginKind, Registry
+from kestrel_core.errors import ConfigurationError, PluginError
+from kestrel_core.limits import Limits
+from kestrel_core.plugin_options import PluginText
+from kestrel_core.registry import Registry
 
 __all__ = ["main"]
 
-# uvicorn's and hypercorn's.
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:8000"
-
-# gunicorn's graceful_timeout, and the time that Kubernetes waits before it kills.
-DEFAULT_DRAIN_SECONDS = 30.0
-
-_LEVELS = ("critical", "error", "warning", "info", "debug")
+_log = logging.getLogger("kestrel.cli")
 
 _HELP = """Serve an ASGI or WSGI application, or a native handler.
 
@@ -46,7 +52,8 @@ SIGINT and SIGTERM let requests finish, for --drain-seconds at most, and end wit
 second signal cuts them.
 
 \b
-kestrel plugins    lists the transports, middleware and protocols that are installed
+kestrel plugins         lists the transports, middleware and protocols that are installed
+kestrel plugins NAME    tells the options of one
 """
 
 _EPILOG = """
@@ -55,6 +62,18 @@ Exit codes: 0 stopped by a signal, 1 failed while serving or stopping,
 2 wrong usage, or the application does not import, 3 could not start,
 128 and the signal's number after a second signal.
 """
+
+# What is about HTTP and its application, and means nothing where HTTP is not spoken.
+_OF_HTTP = (
+    "application",
+    "interface",
+    "factory",
+    "root_path",
+    "access_log",
+    "alt_svc",
+    "lenient",
+    "asgi_middleware",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -71,75 +90,50 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-class _ServeCommand(click.Command):
-    """Lists the options for limits in a section of their own."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        general: list[tuple[str, str]] = []
-        limits: list[tuple[str, str]] = []
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if isinstance(parameter, click.Option) and record is not None:
-                (limits if isinstance(parameter, LimitOption) else general).append(record)
-        with formatter.section("Options"):
-            formatter.write_dl(general)
-        with formatter.section("Limits"):
-            formatter.write_dl(limits)
-
-
-def _parse_endpoints(
-    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
-) -> tuple[Endpoint, ...]:
-    known = Registry().names(PluginKind.TRANSPORT)
-    try:
-        return tuple(Endpoint.parse(text, known) for text in texts)
-    except EndpointError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _check_drain_seconds(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    if not value >= 0:  # nor a NaN
-        raise click.BadParameter(f"{value} is not a number from 0 up")
-    return value
-
-
+@click.pass_context
 def _run(
-    application: str,
+    context: click.Context,
+    /,
+    application: str | None,
     listen: tuple[Endpoint, ...],
+    insecure_listen: tuple[Endpoint, ...],
     interface: str,
     factory: bool,
     app_dir: Path,
-    root_path: str,
+    not_ready_seconds: float,
     drain_seconds: float,
     log_level: str,
     access_log: bool,
-    alt_svc: str | None,
-    lenient: tuple[str, ...],
-    **limit_values: float | None,
+    middleware: tuple[PluginText, ...],
+    protocol: tuple[PluginText, ...],
+    **values: Any,  # noqa: ANN401  # by option; read below and in the modules of their options
 ) -> None:
-    limits = limits_from(limit_values)
-    if application == "plugins":
-        raise click.UsageError(
-            "'plugins' is a command and takes no options; for an application in a module of that"
-            " name write plugins:app"
-        )
+    limits = limits_from(values)
+    tls = tls_request_from(context, values)
+    http = HttpSettings(
+        interface=Interface.of(interface),
+        root_path=values["root_path"],
+        asgi_middleware=values["asgi_middleware"],
+        access_log=access_log,
+        alt_svc=values["alt_svc"],
+        lenient=values["lenient"],
+    )
+    _check_use(context, application, http, speaks_http=any(each.name == HTTP1 for each in protocol))
     level = logging.getLevelNamesMapping()[log_level.upper()]
     configure_logging(level)
     try:
-        called_as = Interface.of(interface)
-        app = import_application(application, folder=app_dir, factory=factory, interface=called_as)
-        reclaim_logging(level, access_log=access_log)
-        composed = compose_server(
-            app,
-            listen,
-            interface=called_as,
-            limits=limits,
-            root_path=root_path,
-            access_log=access_log,
-            alt_svc=alt_svc,
-            lenient=lenient,
-        )
-        exit_code = trio.run(_serve_with_signals, composed, drain_seconds)
+        app: object = None
+        look_first_in(app_dir)
+        if application is not None:
+            app = import_application(
+                application, folder=app_dir, factory=factory, interface=http.interface
+            )
+            reclaim_logging(level, access_log=access_log)
+        with ExitStack() as during:
+            composed = _compose(
+                app, listen, insecure_listen, middleware, tls, protocol, http, limits, during
+            )
+            exit_code = trio.run(_serve_with_signals, composed, not_ready_seconds, drain_seconds)
     except ApplicationImportError as error:
         _fail(str(error), EXIT_WRONG_USAGE, error.user_traceback)
     except ServingFailed as error:
@@ -151,6 +145,69 @@ def _run(
     sys.exit(exit_code)
 
 
+def _check_use(
+    context: click.Context, application: str | None, http: HttpSettings, *, speaks_http: bool
+) -> None:
+    """Check that what was asked for fits together.
+
+    Raises:
+        click.UsageError: it does not.
+    """
+    if application == "plugins":
+        raise click.UsageError(
+            "'plugins' is a command and takes no options; for an application in a module of that"
+            " name write plugins:app"
+        )
+    if not speaks_http:
+        for name in _OF_HTTP:
+            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                told = "MODULE:ATTRIBUTE" if name == "application" else option_name(name)
+                raise click.UsageError(f"{told} is for {HTTP1}, which no --protocol asks for")
+    elif application is None:
+        raise click.UsageError("Missing argument 'MODULE:ATTRIBUTE'.")
+    if http.asgi_middleware and http.interface is not Interface.ASGI:
+        raise click.UsageError(f"--asgi-middleware cannot wrap {http.interface.noun}")
+
+
+def _compose(
+    app: object,
+    listen: Sequence[Endpoint],
+    insecure_listen: Sequence[Endpoint],
+    middleware: Sequence[PluginText],
+    tls: TlsRequest | None,
+    protocols: Sequence[PluginText],
+    http: HttpSettings,
+    limits: Limits,
+    during: ExitStack,
+) -> ComposedServer:
+    """Return the server; what it needs for its life is left to `during`."""
+    registry = Registry()
+    certificate: bytes | None = None
+    if tls is not None and tls.is_self_signed:
+        made = self_signed_for(listen, during)
+        certificate = made.certificate
+        _log.info(
+            "certificate for %s; clients trust it with its authority's, as in curl --cacert %s",
+            ", ".join(made.names),
+            made.authority,
+        )
+    stack = make_stack(registry, middleware, tls, certificate)
+    if insecure_listen and stack.tls is None:
+        raise ConfigurationError(
+            "--insecure-listen needs TLS for --listen, as by --certfile; without it, use --listen"
+        )
+    return compose_server(
+        app,
+        listen,
+        insecure_listen,
+        stack=stack,
+        protocols=protocols,
+        http=http,
+        limits=limits,
+        registry=registry,
+    )
+
+
 def _fail(message: str, exit_code: int, user_traceback: str = "") -> NoReturn:
     """End with a sentence; before it, the traceback of the user's own code if there is one."""
     if user_traceback:
@@ -159,115 +216,55 @@ def _fail(message: str, exit_code: int, user_traceback: str = "") -> NoReturn:
     sys.exit(exit_code)
 
 
-async def _serve_with_signals(composed: ComposedServer, drain_seconds: float) -> int:
+async def _serve_with_signals(
+    composed: ComposedServer, not_ready_seconds: float, drain_seconds: float
+) -> int:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         return await serve_until_stopped(
             composed.server,
             composed.lifespan,
             signals,
+            not_ready_seconds=not_ready_seconds,
             drain_seconds=drain_seconds,
             lifespan_failure=composed.lifespan_failure,
+            endpoint_notes=composed.endpoint_notes,
         )
 
 
-def _print_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
-    if asked and not context.resilient_parsing:
-        click.echo(f"kestrel {__version__}")
-        context.exit()
+_SETTINGS = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
-
-_serve = _ServeCommand(
+_serve = SectionedCommand(
     "kestrel",
     callback=_run,
     help=_HELP,
     epilog=_EPILOG,
     no_args_is_help=True,
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+    context_settings=_SETTINGS,
     params=[
-        click.Argument(["application"], metavar="MODULE:ATTRIBUTE"),
-        click.Option(
-            ["--listen"],
-            multiple=True,
-            metavar="URL",
-            callback=_parse_endpoints,
-            default=(DEFAULT_ENDPOINT,),
-            show_default=True,
-            help="Where to listen, such as tcp://127.0.0.1:8000, tcp://localhost:8000 (both"
-            " families), tcp://*:8000 (every address) or unix:///run/app.sock; may be repeated.",
-        ),
-        click.Option(
-            ["--interface"],
-            type=click.Choice([interface.option for interface in Interface]),
-            default=Interface.ASGI.option,
-            show_default=True,
-            help="How the application is called. A WSGI application is called in threads, a native"
-            " handler with an HttpExchange.",
-        ),
-        click.Option(
-            ["--factory"],
-            is_flag=True,
-            help="What MODULE:ATTRIBUTE names is a function that returns the application.",
-        ),
-        click.Option(
-            ["--app-dir"],
-            type=click.Path(path_type=Path),
-            default=Path(),
-            metavar="FOLDER",
-            help="Where modules are looked for first.  [default: the current folder]",
-        ),
-        click.Option(
-            ["--root-path"],
-            default="",
-            metavar="PATH",
-            help="The path that a proxy in front has taken off, for the application to know.",
-        ),
-        click.Option(
-            ["--drain-seconds"],
-            type=float,
-            default=DEFAULT_DRAIN_SECONDS,
-            metavar="SECONDS",
-            callback=_check_drain_seconds,
-            help="How long requests may take to finish after a signal; then they are cut."
-            f"  [default: {DEFAULT_DRAIN_SECONDS:g}]",
-        ),
-        click.Option(
-            ["--log-level"],
-            type=click.Choice(_LEVELS, case_sensitive=False),
-            default="info",
-            show_default=True,
-            help="What is logged, by the server and by the application.",
-        ),
-        click.Option(
-            ["--access-log/--no-access-log"],
-            default=False,
-            help="Log a line for each request.  [default: no-access-log]",
-        ),
-        click.Option(
-            ["--alt-svc"],
-            metavar="VALUE",
-            help="Where else the application is served, as the field Alt-Svc says it, such as"
-            ' h3=":443"; ma=86400.',
-        ),
-        click.Option(
-            ["--lenient"],
-            multiple=True,
-            metavar="FAULT",
-            help="A fault of requests to tolerate, such as bare-line-feed; may be repeated.",
-        ),
-        *limit_options(),
-        click.Option(
-            ["--version"],
-            is_flag=True,
-            is_eager=True,
-            expose_value=False,
-            callback=_print_version,
-            help="Show the version and exit.",
-        ),
+        click.Argument(["application"], metavar="MODULE:ATTRIBUTE", required=False),
+        *serve_options(),
     ],
 )
 
 
-@click.command(help="List the plug-ins that are installed, and why broken ones do not load.")
-def _plugins() -> None:
-    for line in plugin_lines(Registry().describe()):
-        click.echo(line)
+@click.command(
+    help="List the plug-ins that are installed, and why broken ones do not load. With NAME, tell"
+    " what that one is and what options it takes.",
+    context_settings=_SETTINGS,
+)
+@click.argument("name", required=False)
+@click.option("--verbose", is_flag=True, help="Tell that of every plug-in that takes options.")
+@click.pass_context
+def _plugins(context: click.Context, name: str | None, verbose: bool) -> None:
+    registry = Registry()
+    plugins = list(registry.describe())
+    parts: list[str] = []
+    if name is None:
+        parts.append("".join(f"{line}\n" for line in plugin_lines(plugins)))
+    else:
+        plugins = [plugin for plugin in plugins if plugin.name == name]
+        if not plugins:
+            raise click.UsageError(f"there is no plug-in called {name!r}")
+    if verbose or name is not None:
+        parts += [plugin_details(registry, each, context.make_formatter()) for each in plugins]
+    click.echo("\n".join(parts), nl=False)

@@ -4,7 +4,8 @@ Theory of operation. The application's lifespan is around the server's `serve`, 
 one cancel scope; a task beside it obeys signals. What a signal means depends on how far we are:
 
 * starting (until every endpoint is bound): give up, by cancelling everything;
-* the first one after that: drain;
+* the first one after that: drain, which may begin with a time in which everything goes on and
+  health checks say not ready;
 * a second: abort the server, and let the application's lifespan still shut down;
 * one more, or a second when nothing is left but that shutdown: cancel everything.
 """
@@ -12,8 +13,9 @@ one cancel scope; a task beside it obeys signals. What a signal means depends on
 import logging
 import signal
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import chain, repeat
 
 import trio
 
@@ -49,8 +51,12 @@ async def serve_until_stopped(
     *,
     drain_seconds: float,
     lifespan_failure: type[Exception],
+    not_ready_seconds: float = 0.0,
+    endpoint_notes: Sequence[str] = (),
 ) -> int:
     """Serve inside `lifespan` until `signals` have ended it; return the exit code.
+
+    `endpoint_notes` is what the log says of each endpoint, such as "TLS", or "".
 
     That is 0 however long draining took and whatever it had to cut, and 128 plus the signal's
     number after a second signal.
@@ -58,7 +64,7 @@ async def serve_until_stopped(
     Raises:
         ServingFailed: it could not start, or ended by itself with an error.
     """
-    run = _Run(server, drain_seconds)
+    run = _Run(server, not_ready_seconds, drain_seconds, endpoint_notes)
     failure: ServingFailed | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run.obey, signals, nursery)
@@ -81,12 +87,20 @@ async def serve_until_stopped(
 class _Run:
     """One run of the server, how far it is, and what signals do to it."""
 
-    def __init__(self, server: Server, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        not_ready_seconds: float,
+        drain_seconds: float,
+        endpoint_notes: Sequence[str],
+    ) -> None:
         self.everything = trio.CancelScope()
         self.exit_code = 0
         self.has_listened = False
         self._server = server
+        self._not_ready_seconds = not_ready_seconds
         self._drain_seconds = drain_seconds
+        self._endpoint_notes = endpoint_notes
         self._serving_ended = False
         self._aborted = False
         self._cut = 0
@@ -94,8 +108,10 @@ class _Run:
     def started(self, value: list[Endpoint] | None = None) -> None:
         """Be the `trio.TaskStatus` that hears from the server what it has bound."""
         self.has_listened = True
-        for endpoint in value or ():
-            _log.info("listening on %s", endpoint)
+        for endpoint, note in zip(
+            value or (), chain(self._endpoint_notes, repeat("")), strict=False
+        ):
+            _log.info("listening on %s%s", endpoint, f" ({note})" if note else "")
 
     async def serve(self) -> ServingFailed | None:
         """Serve until drained or aborted; return what went wrong, if anything did."""
@@ -129,12 +145,15 @@ class _Run:
 
     async def _drain(self, name: str) -> None:
         _log.info(
-            "%s: draining for at most %g s; connections to wait for: %d",
+            "%s: %sdraining for at most %g s; connections to wait for: %d",
             name,
+            f"not ready, for {self._not_ready_seconds:g} s; then "
+            if self._not_ready_seconds
+            else "",
             self._drain_seconds,
             len(self._server.connections),
         )
-        cut = await self._server.drain(self._drain_seconds)
+        cut = await self._server.drain(self._drain_seconds, notice_seconds=self._not_ready_seconds)
         if not self._aborted:  # which has counted them
             self._cut = cut
 

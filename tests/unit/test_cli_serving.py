@@ -30,6 +30,7 @@ class World:
         self.server = Server()
         self.endpoint = f"memory://cli-{next(names)}"
         self.seen: list[str] = []
+        self.notes: list[str] = []
         self.shutdown: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.startup: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.send, self._signals = trio.open_memory_channel[int](10)
@@ -37,13 +38,15 @@ class World:
     def listen(self, handler: Callable[[Connection], Awaitable[None]]) -> None:
         self.server.listen(self.endpoint, handler)
 
-    async def run(self, drain_seconds: float = 30.0) -> int:
+    async def run(self, drain_seconds: float = 30.0, not_ready_seconds: float = 0.0) -> int:
         return await serve_until_stopped(
             self.server,
             self._lifespan(),
             self._signals,
             drain_seconds=drain_seconds,
             lifespan_failure=LifespanFailed,
+            not_ready_seconds=not_ready_seconds,
+            endpoint_notes=self.notes,
         )
 
     async def connect(self, context: TransportContext) -> Connection:
@@ -83,6 +86,7 @@ async def scenario(
     handler: Callable[[Connection], Awaitable[None]],
     signals: list[tuple[float, int]],
     drain_seconds: float = 30.0,
+    not_ready_seconds: float = 0.0,
 ) -> int:
     """Serve one connection; send each signal after its seconds; return the exit code."""
     world.listen(handler)
@@ -98,7 +102,7 @@ async def scenario(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client)
-        exit_code = await world.run(drain_seconds)
+        exit_code = await world.run(drain_seconds, not_ready_seconds)
         nursery.cancel_scope.cancel()
     return exit_code
 
@@ -128,6 +132,70 @@ async def test_draining_ends_at_its_deadline(
     assert told(caplog)[1:] == [
         "SIGTERM: draining for at most 5 s; connections to wait for: 1",
         "stopped; connections cut: 1",
+    ]
+
+
+async def test_before_draining_it_may_serve_on_without_being_ready(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    world = World()
+    saw: list[tuple[float, str]] = []
+
+    async def handler(connection: Connection) -> None:
+        saw.append((trio.current_time() - started_at, "accepted"))
+        await connection.context.draining.wait()
+        saw.append((trio.current_time() - started_at, "not ready"))
+        await connection.close_requested.wait()
+        saw.append((trio.current_time() - started_at, "draining"))
+
+    async def latecomer() -> None:
+        await trio.sleep(4)
+        async with open_transport_context() as context:
+            await world.connect(context)
+            await trio.sleep_forever()
+
+    started_at = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(latecomer)
+        signals = [(1.0, signal.SIGTERM)]
+        assert await scenario(world, handler, [*signals], not_ready_seconds=10) == 0
+        nursery.cancel_scope.cancel()
+    assert [(round(at), what) for at, what in saw] == [
+        (0, "accepted"),
+        (1, "not ready"),
+        (4, "accepted"),
+        (4, "not ready"),
+        (11, "draining"),
+        (11, "draining"),
+    ]
+    assert told(caplog)[1:] == [
+        "SIGTERM: not ready, for 10 s; then draining for at most 30 s; connections to wait for: 1",
+        "stopped; connections cut: 0",
+    ]
+
+
+async def test_a_second_signal_does_not_wait_for_anybody_to_notice(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    started_at = trio.current_time()
+    signals = [(1.0, signal.SIGTERM), (1.0, signal.SIGINT)]
+    code = await scenario(world, never_finishes, [*signals], not_ready_seconds=100)
+    assert code == 128 + signal.SIGINT
+    assert trio.current_time() - started_at == pytest.approx(2, abs=0.5)
+    assert world.seen == ["started", "stopped"]
+
+
+async def test_the_log_says_what_is_special_about_an_endpoint(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    world = World()
+    world.notes = ["", "TLS"]
+    world.server.listen(f"{world.endpoint}-plain", never_finishes)
+    assert await scenario(world, finishes_when_asked, [(1, signal.SIGTERM)]) == 0
+    assert told(caplog)[:2] == [
+        f"listening on {world.endpoint}-plain",
+        f"listening on {world.endpoint} (TLS)",
     ]
 
 

@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import attrs
+import click
 import pytest
 
 from kestrel_core import EndReason, Limits
+from kestrel_core.cli.serve_options import serve_options
 from kestrel_protocols.http import HttpExchange, Rejection
 from kestrel_protocols.http1 import Leniency
 
@@ -17,6 +19,39 @@ def rows(page: str) -> list[list[str]]:
     """Return the cells of every row of every table on a page."""
     lines = (DOCS / page).read_text().splitlines()
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
+
+
+def first_cell(option: click.Option) -> str:
+    """Return an option as the page has it."""
+    if option.is_flag:
+        return " / ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    return f"`{option.opts[0]} {option.metavar}`"
+
+
+def test_the_command_line_has_a_row_for_each_option_and_no_other() -> None:
+    documented = [row[0] for row in rows("command-line.md") if row[0].startswith("`--")]
+    documented.remove("`--version`, `--help`")
+    options = [option for option in serve_options() if option.name != "version"]
+    assert sorted(documented) == sorted(map(first_cell, options))
+
+
+def defaults() -> list[tuple[str, str]]:
+    """Return the first cell and the default of each option that has one to tell."""
+    found: list[tuple[str, str]] = []
+    for option in serve_options():
+        match option.default:
+            case str(text) | (str(text),) if text:
+                found.append((first_cell(option), text))
+            case float(number):
+                found.append((first_cell(option), f"{number:g}"))
+            case _:
+                pass
+    return found
+
+
+@pytest.mark.parametrize(("cell", "default"), defaults())
+def test_the_command_line_has_the_defaults(cell: str, default: str) -> None:
+    assert [row[1].strip("`") for row in rows("command-line.md") if row[0] == cell] == [default]
 
 
 def as_written(default: float | None) -> str:
