@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import sys
 from collections.abc import Generator
 from importlib.util import module_from_spec, spec_from_file_location
@@ -12,6 +13,7 @@ from types import ModuleType
 
 import httpx
 import pytest
+import trustme
 
 from kestrel_core.testing import open_server
 from kestrel_protocols.http1 import Http1
@@ -255,6 +257,46 @@ def test_echo(tmp_path: Path) -> None:
             assert exchange(peer, b"over unix") == b"over unix"
 
 
+def test_many_protocols(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    http = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+    put = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$0\r\n\r\n"
+    get = b"*2\r\n$3\r\nget\r\n$1\r\n%b\r\n"
+    with running(sys.executable, EXAMPLES / "echo.py", ANY_PORT) as sshd:
+        forward_to = f"tcp://127.0.0.1:{sshd.wait_for_port()}"
+        program_and_arguments = (EXAMPLES / "many_protocols.py", ANY_PORT, forward_to, chain, key)
+        with running(sys.executable, *program_and_arguments) as program:
+            port = program.wait_for_port()
+
+            def ask(data: bytes) -> bytes:
+                with socket.create_connection(("127.0.0.1", port)) as peer:
+                    return exchange(peer, data)
+
+            def ask_in_tls(data: bytes) -> bytes:
+                with (
+                    socket.create_connection(("127.0.0.1", port)) as peer,
+                    trusting.wrap_socket(peer, server_hostname="localhost") as inside,
+                ):
+                    inside.sendall(data)
+                    return inside.recv(1000)
+
+            assert ask(http).endswith(b"\r\n\r\nHello over http\n")
+            assert ask_in_tls(http).endswith(b"\r\n\r\nHello over https\n")
+            assert ask(b"SSH-2.0-test\r\n") == b"SSH-2.0-test\r\n"
+            assert ask_in_tls(b"SSH-2.0-test\r\n") == b"SSH-2.0-test\r\n"
+            assert ask(put + get % b"a" + get % b"b") == b"+OK\r\n$0\r\n\r\n$-1\r\n"
+            assert ask_in_tls(get % b"a") == b"$0\r\n\r\n"
+            assert ask(b"*1\r\n$4\r\nPING\r\n*1\r\n?") == b"+PONG\r\n"
+            assert ask(b"*1\r\n$4\r\nPI") == b"-ERR a word is not complete\r\n"
+            assert ask(b"\x00") == b""
+
+
 def test_embed() -> None:
     with running(sys.executable, EXAMPLES / "embed.py") as program:
         port = program.wait_for_port()
@@ -281,6 +323,26 @@ def test_count_bytes() -> None:
         with socket.create_connection(("127.0.0.1", program.wait_for_port())) as peer:
             assert exchange(peer, b"x" * 100_000) == b"x" * 100_000
         program.wait_for("^received 100000, sent 100000 bytes$")
+
+
+def test_greeting() -> None:
+    with running(sys.executable, EXAMPLES / "greeting.py", ANY_PORT) as program:
+        with socket.create_connection(("127.0.0.1", program.wait_for_port())) as peer:
+            assert exchange(peer, b"x") == b"hi\nhi\nx"
+
+
+def test_behind_haproxy() -> None:
+    line = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
+    with running(sys.executable, EXAMPLES / "behind_haproxy.py", ANY_PORT) as server:
+        port = server.wait_for_port()
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            answer = exchange(peer, line + b"GET / HTTP/1.0\r\n\r\n")
+        assert answer.endswith(b"client 203.0.113.7:4711, which connected to 192.0.2.1:443")
+        upstream = f"tcp://127.0.0.1:{port}"
+        with running(sys.executable, EXAMPLES / "tcp_proxy.py", ANY_PORT, upstream) as proxy:
+            with socket.create_connection(("127.0.0.1", proxy.wait_for_port())) as peer:
+                client = f"client 127.0.0.1:{peer.getsockname()[1]},".encode()
+                assert client in exchange(peer, b"GET / HTTP/1.0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
