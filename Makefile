@@ -51,10 +51,10 @@ types: $(installed)test $(installed)lint  ## mypy and pyright, both strict
 	$(bin)/mypy
 	$(bin)/pyright --pythonpath $(bin)/python
 
-# Takes its interpreter from the path alone. kestrel_middleware joins when it has something to say.
+# Takes its interpreter from the path alone.
 .PHONY: completeness
 completeness: $(installed)test $(installed)lint  ## every public name has a type that all checkers agree on
-	@for package in kestrel_core kestrel_transports kestrel_protocols; do \
+	@for package in kestrel_core kestrel_transports kestrel_protocols kestrel_middleware; do \
 	    echo "pyright --verifytypes $$package"; \
 	    PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/pyright --verifytypes $$package --ignoreexternal || exit; \
 	done

@@ -4,31 +4,39 @@ import sys
 
 import trio
 
-from kestrel_core import Connection, ConnectionHandler, DuplexPipe, PipeStream, Server
+from kestrel_core import (
+    Connection,
+    ConnectionHandler,
+    LayeredPipe,
+    LayerReader,
+    LayerWriter,
+    Server,
+    serve_over,
+)
 
 
-class CountingStream(PipeStream):
-    received = sent = 0
+class CountingReader(LayerReader):
+    total = 0
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        data = await super().receive_some(max_bytes)
-        self.received += len(data)
+    def arrived(self, data: bytes) -> bytes:
+        self.total += len(data)
         return data
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await super().send_all(data)
-        self.sent += len(data)
+
+class CountingWriter(LayerWriter):
+    total = 0
+
+    def leaving(self, data: bytes | memoryview) -> None:
+        self.total += len(data)
 
 
 async def count_bytes(connection: Connection, following: ConnectionHandler) -> None:
     inner = connection.transport
-    counted = CountingStream(inner)
-    connection.transport = DuplexPipe.from_stream(counted)
+    reader, writer = CountingReader(inner.input), CountingWriter(inner.output)
     try:
-        await following(connection)
+        await serve_over(LayeredPipe(inner, reader, writer), connection, following)
     finally:
-        connection.transport = inner
-        print(f"received {counted.received}, sent {counted.sent} bytes", flush=True)
+        print(f"received {reader.total}, sent {writer.total} bytes", flush=True)
 
 
 async def echo(connection: Connection) -> None:
