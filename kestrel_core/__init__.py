@@ -48,6 +48,7 @@ from kestrel_core.middleware import serve_over as serve_over
 from kestrel_core.pipe_reader import PipeReader as PipeReader
 from kestrel_core.pipe_reader import SeparatorNotFound as SeparatorNotFound
 from kestrel_core.pipe_writer import PipeWriter as PipeWriter
+from kestrel_core.protocol import Detection as Detection
 from kestrel_core.protocol import Protocol as Protocol
 from kestrel_core.protocol import Sniff as Sniff
 from kestrel_core.protocol import SniffedLayer as SniffedLayer

@@ -66,6 +66,7 @@ class EndReason(Enum):
     ABORTED_BY_APP = "aborted_by_app"
     ERROR_AFTER_STARTING_RESPONSE = "error_after_starting_response"
     RESPONSE_CONTENT_LENGTH_MISMATCH = "response_content_length_mismatch"
+    FORWARD_TARGET_UNREACHABLE = "forward_target_unreachable"
     APP_SHUTDOWN_TIMEOUT = "app_shutdown_timeout"
     """The drain time ran out, or the server was aborted, with the connection still at work."""
     OTHER_ERROR = "other_error"

@@ -6,9 +6,9 @@ from enum import Enum
 from typing import ClassVar
 
 from kestrel_core.connection import Connection
-from kestrel_core.middleware import Layer
+from kestrel_core.middleware import ConnectionHandler, Layer, Middleware
 
-__all__ = ["Protocol", "Sniff", "SniffedLayer"]
+__all__ = ["Detection", "Protocol", "Sniff", "SniffedLayer"]
 
 
 class Sniff(Enum):
@@ -51,3 +51,21 @@ class SniffedLayer(Layer):
     @abstractmethod
     def sniff(self, prefix: bytes) -> Sniff:
         """Tell whether `prefix` is how this layer begins; as `Protocol.sniff` does."""
+
+
+class Detection(ABC):
+    """A handler that finds out what a connection speaks, by its bytes; it ends a chain."""
+
+    @abstractmethod
+    def check_place(
+        self, outer: Sequence[Middleware], inner: Sequence[Middleware | ConnectionHandler]
+    ) -> None:
+        """Check that what it finds may stand inside of `outer`; as `Layer.check_place` does.
+
+        Raises:
+            ConfigurationError: something may not.
+        """
+
+    @abstractmethod
+    async def __call__(self, connection: Connection) -> None:
+        """Serve `connection`, as every handler does."""

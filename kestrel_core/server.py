@@ -28,7 +28,7 @@ from kestrel_core.heap import HeapTrimmer, find_malloc_trim
 from kestrel_core.limits import Limits
 from kestrel_core.memory import MemoryPool
 from kestrel_core.middleware import ConnectionHandler, Layer, Middleware, compose, needs_bytes
-from kestrel_core.protocol import Protocol, SniffedLayer
+from kestrel_core.protocol import Detection, Protocol, SniffedLayer
 from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.signals import Signal
 from kestrel_core.timers import Timers
@@ -273,7 +273,7 @@ class Server:
         if self._serving is None or self._context is None or self._draining:
             raise RuntimeError("the server is not serving")
         transport = self.registry.transport(listen.endpoint.scheme)
-        _check_middleware(transport, listen)
+        _check_stack(transport, listen)
         listener = await transport.bind(listen.endpoint, self._context)
         if self._draining:  # since then, and whoever drains does not know this listener
             await listener.aclose()
@@ -355,33 +355,35 @@ class Server:
         _log_end(connection)
 
 
-def _check_middleware(transport: Transport, listen: _Listen) -> None:
+def _check_stack(transport: Transport, listen: _Listen) -> None:
     """Check that everything may stand where it stands.
 
     Raises:
         ConfigurationError: something may not.
     """
-    stack = listen.middleware
-    for position, middleware in enumerate(stack):
-        if transport.multiplexed and _needs_bytes(middleware):
+    stack: list[Middleware | ConnectionHandler] = [*listen.middleware, listen.handler]
+    for position, each in enumerate(stack):
+        if transport.multiplexed and _needs_bytes(each):
             raise ConfigurationError(
-                f"{_name_of(middleware)} reads the bytes of a connection, but a connection on"
+                f"{_name_of(each)} reads the bytes of a connection, but a connection on"
                 f" {listen.endpoint} carries streams; leave it out there"
             )
-        if isinstance(middleware, Layer):
-            middleware.check_place(stack[:position], [*stack[position + 1 :], listen.handler])
+        if isinstance(each, Layer | Detection):
+            each.check_place(listen.middleware[:position], stack[position + 1 :])
 
 
-def _needs_bytes(middleware: Middleware) -> bool:
-    if isinstance(middleware, Layer):
-        return middleware.needs_bytes
-    return isinstance(middleware, needs_bytes)
+def _needs_bytes(each: Middleware | ConnectionHandler) -> bool:
+    if isinstance(each, Layer):
+        return each.needs_bytes
+    return isinstance(each, needs_bytes | Detection)
 
 
-def _name_of(middleware: Middleware) -> str:
-    if isinstance(middleware, Layer):
-        return middleware.name
-    return str(middleware.middleware if isinstance(middleware, needs_bytes) else middleware)
+def _name_of(each: Middleware | ConnectionHandler) -> str:
+    if isinstance(each, Layer):
+        return each.name
+    if isinstance(each, Detection):
+        return "detection"
+    return str(each.middleware if isinstance(each, needs_bytes) else each)
 
 
 def _admissions(stack: Sequence[Middleware]) -> list[Admission]:

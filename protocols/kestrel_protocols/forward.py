@@ -2,8 +2,8 @@
 
 Theory of operation. Two tasks copy, one for each direction; each waits until what it received was
 taken, so whoever is slow stops the other side. The end of one direction is passed on while the
-other goes on. When either side breaks, `_Forwarding` aborts the other and both tasks end. Look at
-`_Forwarding.copy` first.
+other goes on. When either side breaks the other is aborted and both tasks end. Begin with
+`_Forwarding._copy`.
 """
 
 import logging
@@ -16,7 +16,7 @@ from kestrel_core.connection import Connection, close_within
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import ConfigurationError
-from kestrel_core.registry import PluginKind, Registry
+from kestrel_core.registry import Registry
 from kestrel_core.transport import TransportContext
 
 __all__ = ["Forward"]
@@ -100,7 +100,7 @@ class Forward:
                 why,
                 extra={"connection_id": connection.id},
             )
-            connection.abort(EndReason.OTHER_ERROR)
+            connection.abort(EndReason.FORWARD_TARGET_UNREACHABLE)
         return target
 
 
@@ -118,3 +118,24 @@ class _Forwarding:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._copy, self._client, self._target)
                 nursery.start_soon(self._copy, self._target, self._client)
+
+    async def _copy(self, source: Connection, destination: Connection) -> None:
+        reader, writer = source.transport.input, destination.transport.output
+        while True:
+            try:
+                chunk = await reader.receive()
+            except trio.BrokenResourceError:
+                source.record_end(EndReason.CONNECTION_RESET)
+                destination.abort(EndReason.CONNECTION_RESET)  # which ends the other copying, too
+                return
+            try:
+                if chunk:
+                    await writer.send(chunk)
+                elif reader.at_eof:
+                    await writer.send_eof()
+                    return
+            except trio.BrokenResourceError:
+                return  # how it ended, and what it said before, is told by reading from it
+            except trio.ClosedResourceError:  # it cannot half-close, and so cannot be told alone
+                self._both.cancel()
+                return

@@ -263,8 +263,7 @@ def test_many_protocols(tmp_path: Path) -> None:
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     chain.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    trusting = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
     http = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
     put = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$0\r\n\r\n"
     get = b"*2\r\n$3\r\nget\r\n$1\r\n%b\r\n"

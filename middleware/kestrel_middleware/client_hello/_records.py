@@ -80,7 +80,7 @@ class ClientHelloReader:
                     f"a TLS record of a handshake has 1 to {_MOST_RECORD_BYTES} bytes, not {length}"
                 )
             if len(prefix) < start + length:
-                _message_bytes(self._message + prefix[start : start + HEADER_BYTES])
+                _message_bytes(self._message[:HEADER_BYTES] + prefix[start : start + HEADER_BYTES])
                 return None
             self._message += prefix[start : start + length]
             self._position = start + length

@@ -22,6 +22,10 @@ _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}"
 # How an HTTP/2 connection begins (RFC 9113, 3.4): like a request, on purpose.
 _HTTP2_PREFACE = b"PRI * HTTP/2"
 
+# How others begin that look like a request with an odd method, too: SSH (RFC 4253, 4.2) and version
+# 1 of the PROXY protocol.
+_OTHERS = (b"SSH-", b"PROXY ")
+
 
 class Http1(Protocol):
     """Serves `application` by HTTP/1.1 and HTTP/1.0.
@@ -76,6 +80,8 @@ class Http1(Protocol):
 
     def sniff(self, prefix: bytes) -> Sniff:
         """Recognize a method and the beginning of a target."""
+        if prefix.startswith(_OTHERS):
+            return Sniff.NO
         match = self._request_line_so_far.match(prefix)
         if match is not None and match["target"]:
             if _HTTP2_PREFACE.startswith(prefix):
