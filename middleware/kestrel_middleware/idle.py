@@ -1,0 +1,124 @@
+"""Ends connections on which nothing moves, whatever protocol they speak.
+
+Theory of operation. Reading and writing only set `moved`. A deadline of the layer's own comes up
+eight times in the span that is allowed: what has moved since is taken for the last sign of life, at
+the time at which it was seen. So the end comes late by an eighth of the span at most, and never
+early.
+
+What a slow peer takes from the kernel's buffers moves, too, though nobody here reads or writes: the
+bytes that it has not taken have become fewer.
+"""
+
+from typing import Any
+
+import attrs
+
+from kestrel_core.connection import Connection
+from kestrel_core.end_reason import EndReason
+from kestrel_core.layered_pipe import LayeredPipe, LayerReader, LayerWriter
+from kestrel_core.middleware import ConnectionHandler, Layer, serve_over
+from kestrel_core.pipe_reader import PipeReader
+from kestrel_core.pipe_writer import PipeWriter
+
+__all__ = ["Idle"]
+
+_CHECKS_PER_SPAN = 8
+
+
+def _above_zero(_idle: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{attribute.name} must be above zero and finite, not {value}")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Idle(Layer):
+    """Aborts a connection on which no byte has moved, either way, for some time.
+
+    What is read or flushed here moves, and what the peer takes of what the kernel still holds. A
+    handler that only thinks for longer than that loses its connection. It finds it broken, and not
+    ended by the peer: what has come may be a part of what was to come.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    name = "idle"
+
+    seconds: float = attrs.field(default=600.0, validator=_above_zero)
+    """How long nothing may move; the end may come later by an eighth of that. (nginx ends a
+    proxied stream after 600 s, `proxy_timeout`.)"""
+
+    async def __call__(self, connection: Connection, following: ConnectionHandler) -> None:
+        """Serve `connection` as long as it is not idle."""
+        inner = connection.transport
+        watch = _Watch(connection, inner.output, self.seconds)
+        reader, writer = _IdleReader(inner.input, watch), _IdleWriter(inner.output, watch)
+        try:
+            await serve_over(LayeredPipe(inner, reader, writer), connection, following)
+        finally:
+            watch.close()
+
+
+class _Watch:
+    """The time since the last sign of life."""
+
+    __slots__ = (
+        "_backlog_bytes",
+        "_below",
+        "_connection",
+        "_deadline",
+        "_seconds",
+        "_since",
+        "moved",
+    )
+
+    def __init__(self, connection: Connection, below: PipeWriter, seconds: float) -> None:
+        self._connection = connection
+        self._below = below
+        self._seconds = seconds
+        self._backlog_bytes = 0
+        self._deadline = connection.context.timers.deadline()
+        self._since = self._deadline.now()
+        self.moved = False
+        self._deadline.on_expiry = self._check
+        self._deadline.set(self._since + seconds / _CHECKS_PER_SPAN)
+
+    def close(self) -> None:
+        self._deadline.close()
+
+    def _check(self) -> None:
+        now = self._deadline.now()
+        backlog_bytes = self._below.backlog_bytes
+        active = self.moved or backlog_bytes < self._backlog_bytes
+        self.moved = False
+        self._backlog_bytes = backlog_bytes
+        if active:
+            self._since = now
+        idle_at = self._since + self._seconds
+        if idle_at <= now:
+            self._connection.abort(EndReason.IDLE_TIMEOUT)
+        else:
+            self._deadline.set(min(idle_at, now + self._seconds / _CHECKS_PER_SPAN))
+
+
+class _IdleReader(LayerReader):
+    __slots__ = ("_watch",)
+
+    def __init__(self, inner: PipeReader, watch: _Watch) -> None:
+        super().__init__(inner)
+        self._watch = watch
+
+    def arrived(self, data: bytes) -> bytes:
+        self._watch.moved = True
+        return data
+
+
+class _IdleWriter(LayerWriter):
+    __slots__ = ("_watch",)
+
+    def __init__(self, inner: PipeWriter, watch: _Watch) -> None:
+        super().__init__(inner)
+        self._watch = watch
+
+    def leaving(self, data: bytes | memoryview) -> None:
+        self._watch.moved = True
