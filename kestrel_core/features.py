@@ -6,8 +6,8 @@ string keys, so a misspelt one is an error of the type checker and not of the ni
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import attrs
 
@@ -54,12 +54,34 @@ class Features:
             self._published = {}
         self._published[type(feature)] = feature
 
+    def publish_later(self, kind: type[FeatureT], make: Callable[[], FeatureT | None]) -> None:
+        """Have `make` return the instance of `kind` when somebody asks for it; None is none.
+
+        For what takes time to find out and is seldom asked for. `make` is called once at most.
+        """
+        if self._published is None:
+            self._published = {}
+        self._published[kind] = _Later(make)
+
     def get(self, kind: type[FeatureT]) -> FeatureT | None:
         """Return the published instance of exactly `kind`, or None."""
         feature = None if self._published is None else self._published.get(kind)
-        if feature is None and self._source is not None:
+        if feature is None:
+            if self._source is None:
+                return None
             feature = self._source.find_feature(kind)
-        return feature if isinstance(feature, kind) else None
+        elif type(feature) is _Later:
+            feature = self._resolve(kind, feature)
+        return cast("FeatureT | None", feature)  # as `publish` and `find_feature` have it
+
+    def _resolve(self, kind: type[object], later: "_Later") -> object | None:
+        assert self._published is not None
+        feature = later.make()
+        if feature is None:
+            del self._published[kind]
+        else:
+            self._published[kind] = feature
+        return feature
 
     def __getitem__(self, kind: type[FeatureT]) -> FeatureT:
         """Return the published instance of exactly `kind`.
@@ -73,7 +95,17 @@ class Features:
         return feature
 
     def __contains__(self, kind: type[object]) -> bool:
-        return self.get(kind) is not None
+        """Tell whether there is one, or will be when it is asked for."""
+        if self._published is not None and kind in self._published:
+            return True
+        return self._source is not None and self._source.find_feature(kind) is not None
+
+
+@attrs.frozen
+class _Later:
+    """Stands for a feature that nobody has asked for yet."""
+
+    make: Callable[[], object | None]
 
 
 @attrs.frozen

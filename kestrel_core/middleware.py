@@ -6,8 +6,8 @@ from functools import reduce
 from typing import ClassVar, TypeAlias
 
 import attrs
-import trio
 
+from kestrel_core.bounded_wait import run_within
 from kestrel_core.connection import Connection
 from kestrel_core.layered_pipe import LayeredPipe
 
@@ -86,8 +86,7 @@ async def serve_over(
     connection.transport = pipe
     try:
         await following(connection)
-        with trio.move_on_after(connection.limits.linger_seconds):
-            await pipe.finish()
+        await run_within(connection.limits.linger_seconds, pipe.finish())
     finally:
         connection.transport = pipe.inner
 

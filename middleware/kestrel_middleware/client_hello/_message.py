@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from kestrel_core.features import ClientHello
 from kestrel_middleware.client_hello._fingerprint import ja4
 
-__all__ = ["HEADER_BYTES", "BadClientHello", "parse_client_hello"]
+__all__ = ["HEADER_BYTES", "BadClientHello", "parse_client_hello", "server_name_of"]
 
 # One byte that says which message it is, and three with the length of what follows.
 HEADER_BYTES = 4
 
+_VERSION_BYTES = 2
 _RANDOM_BYTES = 32
 _MOST_SESSION_ID_BYTES = 32
 
@@ -78,6 +79,27 @@ def parse_client_hello(raw: bytes) -> ClientHello:
         ),
         raw=raw,
     )
+
+
+def server_name_of(raw: bytes) -> str | None:
+    """Return only the server name of the whole message `raw`, at a fraction of the cost.
+
+    Raises:
+        BadClientHello: it is malformed as far as this looks.
+    """
+    body = _Fields(raw, HEADER_BYTES + _VERSION_BYTES + _RANDOM_BYTES)
+    body.vector(1, "session id")
+    body.vector(2, "cipher suites")
+    body.vector(1, "compression methods")
+    if body.at_end:
+        return None
+    content = _Fields(body.vector(2, "extensions"))
+    while not content.at_end:
+        kind = content.number(2, "extensions")
+        extension = content.vector(2, "extensions")
+        if kind == _SERVER_NAME:
+            return _server_name(extension)
+    return None
 
 
 class _Fields:

@@ -67,6 +67,11 @@ class ClientHelloReader:
         Raises:
             BadClientHello: as `read_client_hello` does; do not call it again, then.
         """
+        raw = self.read_message(prefix)
+        return None if raw is None else parse_client_hello(raw)
+
+    def read_message(self, prefix: bytes) -> bytes | None:
+        """Return the message as `ClientHello.raw` has it, not looked into; otherwise as `read`."""
         while True:
             start = self._position + _RECORD_HEADER_BYTES
             record = prefix[self._position : start]
@@ -86,7 +91,7 @@ class ClientHelloReader:
             self._position = start + length
             needed = _message_bytes(self._message)
             if needed is not None and len(self._message) >= needed:
-                return parse_client_hello(bytes(self._message[:needed]))
+                return bytes(self._message[:needed])
 
 
 def _message_bytes(message: bytes | bytearray) -> int | None:

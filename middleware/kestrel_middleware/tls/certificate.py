@@ -14,7 +14,15 @@ import attrs
 
 from kestrel_core.errors import ConfigurationError
 
-__all__ = ["Certificate", "Pem", "Signature", "pem", "read_pem", "signature_of"]
+__all__ = [
+    "Certificate",
+    "Pem",
+    "Signature",
+    "load_authorities",
+    "pem",
+    "shown",
+    "signature_of",
+]
 
 Pem: TypeAlias = Path | bytes
 """PEM: the path of a file, or the data itself."""
@@ -32,7 +40,12 @@ def pem(given: str | bytes | os.PathLike[str]) -> Pem:
     return given if isinstance(given, bytes) else Path(given)
 
 
-def read_pem(source: Pem, what: str) -> bytes:
+def shown(source: Pem | None) -> str:
+    """Return how attrs fields show `source`: data not at all, for a key belongs in no log."""
+    return "..." if isinstance(source, bytes) else repr(source)
+
+
+def _read_pem(source: Pem, what: str) -> bytes:
     """Return the data of `source`, which is `what`.
 
     Raises:
@@ -54,8 +67,8 @@ class Certificate:
     certificates that the certificate's file lacks.
     """
 
-    certificate: Pem
-    key: Pem | None
+    certificate: Pem = attrs.field(repr=shown)
+    key: Pem | None = attrs.field(repr=shown)
     password: str | None = attrs.field(repr=False)
     chain: Pem | None
 
@@ -65,33 +78,37 @@ class Certificate:
         Raises:
             ConfigurationError: it cannot be read, or the key is not its key.
         """
-        chain = read_pem(self.certificate, "certificate")
+        chain = _read_pem(self.certificate, "certificate")
         first = _FIRST_CERTIFICATE.search(chain)
         if first is None:
             raise ConfigurationError(f"there is no certificate in {self}; it is to be PEM")
-        shown, key = self.certificate, self.key
+        source, key = self.certificate, self.key
         if key is not None:
-            read_pem(key, "key")  # for its error, which says more than OpenSSL's
+            _read_pem(key, "key")  # for its error, which says more than OpenSSL's
         if self.chain is not None:
-            key = key or shown
-            shown = chain + b"\n" + read_pem(self.chain, "certificate chain")
-        with _as_file(shown) as chain_path, _as_file(key or shown) as key_path:
+            key = key or source
+            intermediates = _read_pem(self.chain, "certificate chain")
+            if _FIRST_CERTIFICATE.search(intermediates) is None:
+                raise ConfigurationError(f"there is no certificate in the chain of {self}")
+            source = chain + b"\n" + intermediates
+        is_encrypted = False
+
+        def tell_password() -> str:
+            nonlocal is_encrypted
+            is_encrypted = True
+            if self.password is None:  # or OpenSSL would ask for it on the terminal
+                raise ValueError("the key is encrypted; give its password")
+            return self.password
+
+        with _as_file(source) as chain_path, _as_file(key or source) as key_path:
             try:
-                context.load_cert_chain(chain_path, key_path, self._tell_password)
+                context.load_cert_chain(chain_path, key_path, tell_password)
             except ssl.SSLError as error:
-                raise ConfigurationError(f"{self} cannot be used: {_explain(error)}") from error
-            except ValueError as error:  # as of a password that is too long
+                why = _explain(error, is_encrypted=is_encrypted)
+                raise ConfigurationError(f"{self} cannot be used: {why}") from error
+            except ValueError as error:  # of the password: there is none, or it is too long
                 raise ConfigurationError(f"{self} cannot be used: {error}") from error
         return ssl.PEM_cert_to_DER_cert(first[0].decode("ascii"))
-
-    def signature(self) -> Signature:
-        """Return what changes when one of the files does, symbolic links followed."""
-        return signature_of(self.certificate, self.key, self.chain)
-
-    def _tell_password(self) -> str:
-        if self.password is None:  # or OpenSSL would ask for it on the terminal
-            raise ConfigurationError(f"the key of {self} is encrypted; give its password")
-        return self.password
 
     def __str__(self) -> str:
         certificate = "the certificate"
@@ -102,8 +119,22 @@ class Certificate:
         )
 
 
+def load_authorities(context: ssl.SSLContext, source: Pem, what: str) -> None:
+    """Have `context` trust the certificates in `source`, the option `what`.
+
+    Raises:
+        ConfigurationError: it cannot be read, or has none.
+    """
+    data = _read_pem(source, f"file of {what}")
+    try:  # what is not ASCII is in comments, such as a name above each certificate
+        context.load_verify_locations(cadata=data.decode("ascii", "ignore"))
+    except ssl.SSLError as error:
+        where = f"{what} {source}" if isinstance(source, Path) else what
+        raise ConfigurationError(f"there is no certificate in {where}; it is to be PEM") from error
+
+
 def signature_of(*sources: Pem | None) -> Signature:
-    """Return what changes when one of the files among `sources` does."""
+    """Return what changes when one of the files among `sources` does, symbolic links followed."""
     return tuple(_stat(source) for source in sources if isinstance(source, Path))
 
 
@@ -134,11 +165,11 @@ def _unnamed_file() -> IO[bytes]:
     return tempfile.NamedTemporaryFile()
 
 
-def _explain(error: ssl.SSLError) -> str:
-    reason: str | None = error.reason  # which is None for what Python itself finds wrong
-    if reason == "KEY_VALUES_MISMATCH":
+def _explain(error: ssl.SSLError, *, is_encrypted: bool) -> str:
+    reason: str | None = error.reason  # which is None for what OpenSSL's reader of PEM finds wrong
+    if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
         return "the key belongs to another certificate"
-    if reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ"):
+    if is_encrypted:
         return "the password is wrong"
     if reason in (None, "NO_START_LINE"):
         return "there is no key in it, or no certificate"

@@ -8,11 +8,10 @@ import attrs
 import trio
 
 from kestrel_core.connection import Connection
-from kestrel_core.errors import ConfigurationError
-from kestrel_core.middleware import ConnectionHandler, Layer
-from kestrel_middleware.tls.certificate import Certificate, Pem, pem, read_pem
+from kestrel_core.middleware import ConnectionHandler, Layer, serve_over
+from kestrel_middleware.tls.certificate import Certificate, Pem, load_authorities, pem, shown
 from kestrel_middleware.tls.information import tls_info
-from kestrel_middleware.tls.options import TlsVersion
+from kestrel_middleware.tls.options import TlsVersion, alpn_names
 from kestrel_middleware.tls.pipe import TlsPipe
 
 __all__ = ["TlsClient"]
@@ -24,14 +23,11 @@ _HANDSHAKE_SECONDS = 10.0
 def _context_of(client: "TlsClient") -> ssl.SSLContext:
     if client.context is not None:
         return client.context
-    context = ssl.create_default_context()
-    if client.authorities is not None:
+    if client.authorities is None:
+        context = ssl.create_default_context()
+    else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        authorities = read_pem(client.authorities, "file of authorities")
-        try:
-            context.load_verify_locations(cadata=authorities.decode("ascii"))
-        except (ssl.SSLError, UnicodeDecodeError) as error:
-            raise ConfigurationError("there is no certificate in authorities") from error
+        load_authorities(context, client.authorities, "authorities")
     context.minimum_version = client.minimum_version.number
     if client.certificate is not None:
         Certificate(client.certificate, client.key, client.password, None).load_into(context)
@@ -55,13 +51,19 @@ class TlsClient(Layer):
     server_name: str | None = None
     """Whom the certificate must be for, and who is asked for; else the host that `Connection.remote`
     has."""
-    authorities: Pem | None = attrs.field(default=None, converter=attrs.converters.optional(pem))
+    authorities: Pem | None = attrs.field(
+        default=None, converter=attrs.converters.optional(pem), repr=shown
+    )
     """Who may certify the server, instead of those that the system trusts."""
-    certificate: Pem | None = attrs.field(default=None, converter=attrs.converters.optional(pem))
+    certificate: Pem | None = attrs.field(
+        default=None, converter=attrs.converters.optional(pem), repr=shown
+    )
     """What to show to a server that asks for a certificate."""
-    key: Pem | None = attrs.field(default=None, converter=attrs.converters.optional(pem))
+    key: Pem | None = attrs.field(
+        default=None, converter=attrs.converters.optional(pem), repr=shown
+    )
     password: str | None = attrs.field(default=None, repr=False)
-    alpn: Sequence[str] = ()
+    alpn: Sequence[str] = attrs.field(default=(), converter=alpn_names)
     """The protocols to offer, the most wanted first."""
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
     context: ssl.SSLContext | None = None
@@ -85,12 +87,11 @@ class TlsClient(Layer):
             trio.BrokenResourceError: the server is gone.
             trio.TooSlowError: the handshake took longer than `handshake_seconds`.
         """
-        inner = connection.transport
         server_name = self.server_name
         if server_name is None and connection.remote is not None:
             server_name = connection.remote.host
         pipe = TlsPipe(
-            inner,
+            connection.transport,
             self._context,
             server_side=False,
             server_name=server_name,
@@ -103,13 +104,9 @@ class TlsClient(Layer):
         connection.features.publish(
             tls_info(pipe.session, server_name=server_name, own_certificate=None)
         )
-        connection.transport = pipe
         try:
-            await following(connection)
-            with trio.move_on_after(connection.limits.linger_seconds):
-                await pipe.finish()
+            await serve_over(pipe, connection, following)
         finally:
-            connection.transport = inner
             session = pipe.session.session
             if session is not None and session.has_ticket:
                 self._sessions[server_name] = session

@@ -15,7 +15,12 @@ from pathlib import Path
 import attrs
 
 from kestrel_core.errors import ConfigurationError
-from kestrel_middleware.tls.certificate import Certificate, Signature, read_pem, signature_of
+from kestrel_middleware.tls.certificate import (
+    Certificate,
+    Signature,
+    load_authorities,
+    signature_of,
+)
 from kestrel_middleware.tls.options import ClientCertificates, TlsOptions, TlsVersion
 
 __all__ = ["ServerContext", "ServerContexts"]
@@ -63,9 +68,7 @@ class ServerContexts:
             alpn = tuple(options.alpn)
         kept = self._kept.get((options, alpn))
         if kept is None:
-            signature = _signature(options)
-            kept = _Kept(self._make(options, alpn), signature, time.monotonic())
-            self._kept[options, alpn] = kept
+            kept = self._kept[options, alpn] = self._keep(options, alpn)
         elif self._check_seconds is not None:
             now = time.monotonic()
             if now - kept.checked_at >= self._check_seconds:
@@ -79,11 +82,12 @@ class ServerContexts:
         Raises:
             ConfigurationError: one cannot be made; nothing has changed then.
         """
-        made = {
-            (options, alpn): _Kept(self._make(options, alpn), _signature(options), time.monotonic())
-            for options, alpn in self._kept
-        }
+        made = {(options, alpn): self._keep(options, alpn) for options, alpn in self._kept}
         self._kept.update(made)
+
+    def _keep(self, options: TlsOptions, alpn: tuple[str, ...]) -> _Kept:
+        signature = _signature(options)  # first, so that what changes meanwhile is noticed
+        return _Kept(self._make(options, alpn), signature, time.monotonic())
 
     def _check(self, kept: _Kept, options: TlsOptions, alpn: tuple[str, ...]) -> None:
         signature = _signature(options)
@@ -132,13 +136,7 @@ def _ask_clients(context: ssl.SSLContext, options: TlsOptions) -> None:
             "clients are asked for certificates, but client_authorities, which says who may"
             " certify them, is not given"
         )
-    authorities = read_pem(options.client_authorities, "file of client authorities")
-    try:
-        context.load_verify_locations(cadata=authorities.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"there is no certificate in client_authorities ({options.client_authorities!r})"
-        ) from error
+    load_authorities(context, options.client_authorities, "client_authorities")
     context.verify_mode = asked.verify_mode
 
 

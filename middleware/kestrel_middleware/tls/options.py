@@ -6,9 +6,9 @@ from enum import Enum
 
 import attrs
 
-from kestrel_middleware.tls.certificate import Pem, pem
+from kestrel_middleware.tls.certificate import Pem, pem, shown
 
-__all__ = ["ClientCertificates", "TlsOptions", "TlsVersion"]
+__all__ = ["ClientCertificates", "TlsOptions", "TlsVersion", "alpn_names"]
 
 
 class ClientCertificates(Enum):
@@ -44,8 +44,19 @@ class TlsVersion(Enum):
         return ssl.TLSVersion.TLSv1_3 if self is TlsVersion.TLS_1_3 else ssl.TLSVersion.TLSv1_2
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def alpn_names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return `given`, one name or several, for attrs fields.
+
+    Raises:
+        ValueError: one cannot be a name (RFC 7301, 3.1).
+    """
+    names = (given,) if isinstance(given, str) else tuple(given)
+    for name in names:
+        if not (name.isascii() and 1 <= len(name) <= 255):
+            raise ValueError(
+                f"alpn has names of 1 to 255 ASCII characters, such as h2, not {name!r}"
+            )
+    return names
 
 
 @attrs.frozen(kw_only=True)
@@ -56,18 +67,24 @@ class TlsOptions:
         ValueError: a key or a chain without a certificate.
     """
 
-    certificate: Pem | None = attrs.field(default=None, converter=attrs.converters.optional(pem))
+    certificate: Pem | None = attrs.field(
+        default=None, converter=attrs.converters.optional(pem), repr=shown
+    )
     """The certificate: the path of a PEM file, with the chain behind it; or PEM data, as bytes."""
-    key: Pem | None = attrs.field(default=None, converter=attrs.converters.optional(pem))
+    key: Pem | None = attrs.field(
+        default=None, converter=attrs.converters.optional(pem), repr=shown
+    )
     """The private key, likewise; without it, the certificate's file has it."""
     password: str | None = attrs.field(default=None, repr=False)
     """What the key is encrypted with."""
-    chain: Pem | None = attrs.field(default=None, converter=attrs.converters.optional(pem))
+    chain: Pem | None = attrs.field(
+        default=None, converter=attrs.converters.optional(pem), repr=shown
+    )
     """Intermediate certificates, where the certificate's file lacks them."""
     client_certificates: ClientCertificates | None = None
     """Whether clients are asked for a certificate: none, allow or require."""
     client_authorities: Pem | None = attrs.field(
-        default=None, converter=attrs.converters.optional(pem)
+        default=None, converter=attrs.converters.optional(pem), repr=shown
     )
     """The certificates of those who may certify clients."""
     minimum_version: TlsVersion | None = None
@@ -75,7 +92,7 @@ class TlsOptions:
     ciphers: str | None = None
     """The cipher suites of TLS 1.2, in OpenSSL's format; those of TLS 1.3 cannot be chosen."""
     alpn: Sequence[str] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(_names)
+        default=None, converter=attrs.converters.optional(alpn_names)
     )
     """The protocols that are offered, the most wanted first; without, what the endpoint serves."""
 

@@ -8,10 +8,12 @@ has would raise an exception, which costs more than decrypting a small request, 
 as long as `incoming` holds something.
 
 What is encrypted can not be taken back. So what the pipe below does not take at once stays there,
-unflushed; and this pipe's `unflushed_bytes` count that, too, so that nobody believes it sent.
+unflushed; and of what was given the last byte counts as not taken, and is skipped when it is given
+again: so whoever stands above knows that there is something left to flush.
 
 Reading may make OpenSSL want to write: an alert, or the answer to a key update. That is handed down
-at once, between two flushes or even in one, which is sound because the pipe below keeps the order.
+at once; or while a flush is under way, which may be in the middle of a record, with its end. A peer
+that has us answer and never takes the answers is cut off.
 
 The end. `send_eof` sends close_notify, which ends our direction alone (RFC 8446, 6.1). The peer's
 close_notify is the end of the input. An input that ends without one may have been cut short by
@@ -38,6 +40,10 @@ _RECORD_BYTES = 16 * 1024
 # How much is encrypted before the layer below is asked to take it, so that a large write does not
 # lie in memory twice. Four records: a socket takes as much at a time.
 _SLICE_BYTES = 4 * _RECORD_BYTES
+
+# How much may lie encrypted, with answers of OpenSSL's own on top, while the peer makes it answer:
+# more than a slice becomes, and then some hundred answers.
+_MOST_UNSENT_BYTES = 2 * _SLICE_BYTES
 
 
 class TlsPipe(LayeredPipe):
@@ -75,6 +81,7 @@ class TlsPipe(LayeredPipe):
         self._tls_reader = _TlsReader(
             inner.input, self.session, self._incoming, self._tls_writer, record_end or _ignore
         )
+        self._tls_writer.before_end = self._tls_reader.take_along
         super().__init__(inner, self._tls_reader, self._tls_writer)
 
     async def do_handshake(self) -> None:
@@ -97,8 +104,11 @@ class TlsPipe(LayeredPipe):
                 writer.push()
                 raise
             else:
-                writer.push()
-                self._tls_reader.prime()
+                if session.server_side and session.version() == "TLSv1.3":
+                    writer.hold()
+                else:
+                    writer.push()
+                self._tls_reader.begin()
                 return
             data = await below.read()
             if data:
@@ -108,24 +118,29 @@ class TlsPipe(LayeredPipe):
                 incoming.write_eof()
 
     async def finish(self) -> None:
-        """Flush and send close_notify, where that still makes sense.
-
-        For a middleware, which restores the pipe below and leaves closing it to others. That the
-        peer is gone, or the pipe is closed, is no error here.
-        """
+        """Flush and send close_notify, where that still makes sense; see `LayeredPipe.finish`."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             await self._tls_writer.finish()
-
-    async def _finish(self) -> None:
-        await self.finish()
 
 
 def _ignore(reason: EndReason) -> None:
     pass
 
 
+def _nothing() -> None:
+    pass
+
+
 class _TlsReader(LayerReader):
-    __slots__ = ("_failure", "_incoming", "_record_end", "_session", "_writer")
+    __slots__ = (
+        "_failure",
+        "_has_part",
+        "_incoming",
+        "_record_end",
+        "_session",
+        "_special",
+        "_writer",
+    )
 
     def __init__(
         self,
@@ -141,117 +156,156 @@ class _TlsReader(LayerReader):
         self._writer = writer
         self._record_end = record_end
         self._failure: trio.BrokenResourceError | None = None
+        self._has_part = False  # whether OpenSSL may hold the beginning of a record
+        self._special = False  # whether the next fetch begins here and not below
 
-    def prime(self) -> None:
-        """Show what came along with the end of the handshake."""
-        if self._incoming.pending:
-            self._buffer = self._decrypt()
+    def begin(self) -> None:
+        """Remember what came along with the end of the handshake, for the first read.
+
+        Not before: if it is no sound TLS, OpenSSL will tell nothing more of the handshake.
+        """
+        self._special = self._incoming.pending > 0
+
+    def take_along(self) -> None:
+        """Show now what came along with the end of the handshake.
+
+        Otherwise OpenSSL would look for the peer's close_notify among it, and find fault with it.
+        """
+        if self._special and self._failure is None:
+            with suppress(trio.BrokenResourceError):  # which the next fetch raises, too
+                self._fetch_specially()
 
     def arrived(self, data: bytes) -> bytes:
         if data:
             self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-        return self._decrypt()
+            # A record is longer than what is in it; and what is asked for is allocated.
+            return self._decrypt(_RECORD_BYTES if self._has_part else min(len(data), _RECORD_BYTES))
+        self._incoming.write_eof()
+        return self._decrypt(_RECORD_BYTES)
 
     def _fetch(self) -> Awaitable[None]:
-        if self._failure is not None:
-            raise self._failure
+        if self._special:
+            self._fetch_specially()
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105  # the caller awaits it
         inner = self.inner
         if inner._buffer or inner._at_eof:
             return super()._fetch()
         return self
 
-    def _decrypt(self) -> bytes:
-        """Return all that can be decrypted now.
+    def _fetch_nowait(self) -> None:
+        if self._special:
+            self._fetch_specially()
+        else:
+            super()._fetch_nowait()
+
+    def _fetch_specially(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._special = False
+        self._buffer += self._decrypt(_RECORD_BYTES)
+
+    def _decrypt(self, most_bytes: int) -> bytes:
+        """Return all that can be decrypted now; the first record has `most_bytes` at most.
 
         Raises:
             trio.BrokenResourceError: there is nothing, and never will be.
         """
-        read, incoming, outgoing = self._session.read, self._incoming, self._writer.outgoing
+        read, incoming, writer = self._session.read, self._incoming, self._writer
         parts: list[bytes] = []
         try:
             # All of the first record is shown at once: nearly always it is the only one.
-            plain = read(_RECORD_BYTES)
+            plain = read(most_bytes)
             while plain:
                 if not parts and not incoming.pending and not incoming.eof:
+                    self._has_part = False
                     return plain
                 parts.append(plain)
                 plain = read(_RECORD_BYTES)
             self._at_eof = True
         except ssl.SSLWantReadError:
-            pass
+            self._has_part = True
         except ssl.SSLZeroReturnError:  # what b"" becomes after we have sent our own close_notify
             self._at_eof = True
         except ssl.SSLError as error:
-            self._failure = self._explain(error)
+            failure = self._fail(error)
             if not parts:
-                raise self._failure from error
+                raise failure from error
         finally:
-            if outgoing.pending:
-                self._writer.push()
+            if writer.outgoing.pending != writer.held_bytes:
+                writer.push()
+                if writer.unsent_bytes > _MOST_UNSENT_BYTES:
+                    self._fail("the peer has us answer, and does not take the answers")
         return b"".join(parts)
 
-    def _explain(self, error: ssl.SSLError) -> trio.BrokenResourceError:
-        if isinstance(error, ssl.SSLEOFError):
+    def _fail(self, why: ssl.SSLError | str) -> trio.BrokenResourceError:
+        """Have every later fetch fail; return what they raise."""
+        if isinstance(why, ssl.SSLEOFError):
             self._record_end(EndReason.TLS_TRUNCATED)
-            return trio.BrokenResourceError(
-                "the peer went away without ending TLS, so something may be missing"
-            )
-        self._record_end(EndReason.TLS_ERROR)
-        return trio.BrokenResourceError(f"what the peer sent is no sound TLS: {error}")
+            why = "the peer went away without ending TLS, so something may be missing"
+        else:
+            self._record_end(EndReason.TLS_ERROR)
+            why = f"what the peer sent is no sound TLS: {why}"
+        self._failure = trio.BrokenResourceError(why)
+        self._special = True
+        return self._failure
 
 
 class _TlsWriter(LayerWriter):
-    __slots__ = ("_in_transit_bytes", "_session", "_torn", "outgoing")
+    __slots__ = (
+        "_in_transit_bytes",
+        "_session",
+        "_skipped_bytes",
+        "_transmitting",
+        "before_end",
+        "held_bytes",
+        "outgoing",
+    )
 
     def __init__(self, inner: PipeWriter, session: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
         super().__init__(inner)
         self._session = session
         self.outgoing = outgoing
+        self.held_bytes = 0  # of what OpenSSL wanted to say, and can say later
+        self.before_end: Callable[[], None] = _nothing
         self._in_transit_bytes = 0
-        self._torn = False  # whether a flush was cut, so that nothing sound can follow
+        self._skipped_bytes = 0  # of what is given next, for they were encrypted already
+        self._transmitting = False  # also when that was cut, so that nothing sound can follow
 
     @property
     def backlog_bytes(self) -> int:
-        unencrypted = sum(map(len, self._chunks)) + self._in_transit_bytes
-        return unencrypted + self.inner.backlog_bytes
+        return self.unflushed_bytes + self._in_transit_bytes + self.inner.backlog_bytes
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much is encrypted that the layer below has not begun to send."""
+        return self.outgoing.pending + self.inner.unflushed_bytes
+
+    def hold(self) -> None:
+        """Keep what OpenSSL wants to say until there is more to say.
+
+        Tickets, that is, which can as well leave with the first answer.
+        """
+        self.held_bytes = self.outgoing.pending
 
     def push(self) -> None:
         """Hand what OpenSSL wants to say to the layer below, which sends it if it can at once."""
         inner = self.inner
-        if not (inner._closed or inner._broken or inner._eof_sent):
+        if not (self._transmitting or inner._closed or inner._broken or inner._eof_sent):
+            self.held_bytes = 0
             inner.write(self.outgoing.read())
             inner.flush_nowait()
-            self.unflushed_bytes = sum(map(len, self._chunks)) + inner.unflushed_bytes
 
     async def flush(self) -> None:
         if self._flushing:
             raise trio.BusyResourceError("another task is already flushing this pipe")
         if self._closed or self._broken:
             self._raise_unusable()
-        if self.unflushed_bytes:
+        if self._chunks or self.inner.unflushed_bytes:  # which may be what `push` left there
             self._flushing = True
             try:
                 await self._transmit(self._take() if self._chunks else b"")
             finally:
                 self._flushing = False
-
-    def flush_nowait(self) -> None:
-        if self._flushing or self._closed or self._broken:
-            return
-        chunks, inner = self._chunks, self.inner
-        if inner.unflushed_bytes:
-            inner.flush_nowait()
-        if chunks and not inner.unflushed_bytes:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            chunks.clear()
-            taken = self._transmit_nowait(data)
-            if taken < len(data):
-                chunks.append(memoryview(data)[taken:])
-                self.unflushed_bytes = len(data) - taken + inner.unflushed_bytes
-                return
-        self.unflushed_bytes = inner.unflushed_bytes + (sum(map(len, chunks)) if chunks else 0)
 
     def _transmit_nowait(self, data: bytes | memoryview) -> int:
         """Encrypt as much of `data` as the layer below takes, and what it held of it at last."""
@@ -259,12 +313,19 @@ class _TlsWriter(LayerWriter):
         if inner._closed or inner._broken:
             self._closed, self._broken = inner._closed, True
             return len(data)
-        taken = 0
+        if inner.unflushed_bytes:
+            inner.flush_nowait()
+            if inner.unflushed_bytes:
+                return 0
+        taken, self._skipped_bytes = self._skipped_bytes, 0
         while taken < len(data) and not inner.unflushed_bytes:
             piece = data
-            if len(data) > _SLICE_BYTES:
+            if taken or len(data) > _SLICE_BYTES:
                 piece = memoryview(data)[taken : taken + _SLICE_BYTES]
-            encrypted = self._encrypt(piece)
+            try:
+                encrypted = self._encrypt(piece)
+            except trio.BrokenResourceError:
+                return len(data)
             taken += len(piece)
             sent = inner._transmit_nowait(encrypted)
             if inner._broken:
@@ -272,37 +333,58 @@ class _TlsWriter(LayerWriter):
                 return len(data)
             if sent < len(encrypted):
                 inner.write(memoryview(encrypted)[sent:])
+        if inner.unflushed_bytes:
+            self._skipped_bytes = 1
+            taken -= 1
         return taken
 
     async def _transmit(self, data: bytes | memoryview) -> None:
         inner = self.inner
         rest = memoryview(data)
-        self._torn = True
+        self._in_transit_bytes = len(rest)
+        self._transmitting = True
         try:
             await inner.flush()
+            if rest:
+                rest, self._skipped_bytes = rest[self._skipped_bytes :], 0
             while rest:
                 piece, rest = rest[:_SLICE_BYTES], rest[_SLICE_BYTES:]
                 self._in_transit_bytes = len(rest)
                 await inner._transmit(self._encrypt(piece))
+            while self.outgoing.pending:  # what OpenSSL wanted to say meanwhile
+                await inner._transmit(self.outgoing.read())
         except trio.BrokenResourceError:
             self._broken = True
             raise
         finally:
             self._in_transit_bytes = 0
-        self._torn = False
+        self._transmitting = False
 
     def _encrypt(self, data: bytes | memoryview) -> bytes:
-        self._session.write(data)
+        """Return the records for `data`, behind what OpenSSL wanted to say itself.
+
+        Raises:
+            trio.BrokenResourceError: TLS has failed, as the reader knows.
+        """
+        try:
+            self._session.write(data)
+        except ssl.SSLError as error:
+            self._broken, self._transmitting = True, False
+            if self.outgoing.pending:  # the alert that says so
+                self.push()
+            raise trio.BrokenResourceError("TLS has failed, and carries nothing more") from error
+        self.held_bytes = 0
         return self.outgoing.read()
 
     async def _transmit_eof(self) -> None:
         # Asks for the peer's close_notify, too, which the reader will find if it is not there yet.
+        self.before_end()
         with suppress(ssl.SSLError):
             self._session.unwrap()
         await self.inner.send(self.outgoing.read())
 
     async def finish(self) -> None:
         """Flush, and send close_notify unless that was done or is in vain."""
-        if self._torn or self._broken or self._closed:
+        if self._transmitting or self._broken or self._closed:
             return
         await self.send_eof()

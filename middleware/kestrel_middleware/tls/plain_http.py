@@ -13,7 +13,9 @@ __all__ = ["PlainHttp", "answer_plain_http", "is_http"]
 _METHOD = re.compile(rb"[A-Z]{1,20}(?: [!-~]|$)")
 
 _REQUEST_LINE = re.compile(rb"[A-Z]{1,20} (/[!-~]*) HTTP/1\.[01]\r?\n")
-_HOST = re.compile(rb"\nhost:[ \t]*([A-Za-z0-9.\-_:\[\]]+)[ \t]*\r?\n", re.IGNORECASE)
+_HOST_FIELD = re.compile(rb"\nhost[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_HOST = re.compile(rb"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 # What is read of a head, in search of its end; Kestrel allows as much for a request line.
 _MOST_HEAD_BYTES = 8192
@@ -46,7 +48,7 @@ async def answer_plain_http(connection: Connection, how: PlainHttp) -> None:
     reader.advance(0)
     while True:
         head = await reader.read()
-        if b"\r\n\r\n" in head or b"\n\n" in head or len(head) >= _MOST_HEAD_BYTES or reader.at_eof:
+        if _END_OF_HEAD.search(head) or len(head) >= _MOST_HEAD_BYTES or reader.at_eof:
             break
         reader.advance(0, len(head))
     location = _https_location(head) if how is PlainHttp.REDIRECT else None
@@ -64,8 +66,12 @@ async def answer_plain_http(connection: Connection, how: PlainHttp) -> None:
 
 def _https_location(head: bytes) -> bytes | None:
     """Return where the request's target is with https, or None if the request does not tell."""
-    line, host = _REQUEST_LINE.match(head), _HOST.search(head)
-    return b"https://" + host[1] + line[1] if line and host else None
+    line, end = _REQUEST_LINE.match(head), _END_OF_HEAD.search(head)
+    hosts = _HOST_FIELD.findall(head, 0, end.end()) if end else []
+    host = hosts[0].strip(b" \t") if len(hosts) == 1 else b""
+    if line is None or not _HOST.fullmatch(host):
+        return None
+    return b"https://%b%b" % (host, line[1])
 
 
 def _response(status: bytes, field: bytes, body: bytes) -> bytes:

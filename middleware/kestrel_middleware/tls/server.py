@@ -12,6 +12,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -22,9 +23,15 @@ from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.features import ClientHello, TlsInfo
-from kestrel_core.middleware import ConnectionHandler, Middleware, alpn_of
+from kestrel_core.middleware import ConnectionHandler, Middleware, alpn_of, serve_over
 from kestrel_core.protocol import Sniff, SniffedLayer
-from kestrel_middleware.client_hello import BadClientHello, ClientHelloReader, sniff_tls
+from kestrel_middleware.client_hello import (
+    BadClientHello,
+    ClientHelloReader,
+    parse_client_hello,
+    server_name_of,
+    sniff_tls,
+)
 from kestrel_middleware.tls.contexts import ServerContext, ServerContexts
 from kestrel_middleware.tls.information import tls_info
 from kestrel_middleware.tls.options import TlsOptions
@@ -62,6 +69,7 @@ def _above_zero_or_none(
 
 
 def _contexts_of(tls: "Tls") -> ServerContexts:
+    attrs.validate(tls)  # which by itself would come after this, and after OpenSSL's own words
     return ServerContexts(
         session_tickets=tls.session_tickets,
         key_log_file=tls.key_log_file,
@@ -120,7 +128,8 @@ class Tls(TlsOptions, SniffedLayer):
     session_tickets: int = attrs.field(
         default=DEFAULT_SESSION_TICKETS, validator=attrs.validators.ge(0)
     )
-    """How many tickets a client gets to resume its session with; 0 leaves resumption out."""
+    """How many tickets a client gets to resume its session with. With 0 there is no resumption in
+    TLS 1.3; that of TLS 1.2 then needs no tickets, but the server's memory."""
     key_log_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """Where to append the keys of every session, for Wireshark; who has them can read it all."""
     plain_http: PlainHttp = PlainHttp.REJECT
@@ -192,7 +201,6 @@ class Tls(TlsOptions, SniffedLayer):
         if connection.features.get(TlsInfo) is not None:
             await following(connection)
             return
-        inner = connection.transport
         pipe: TlsPipe | None = None
         with trio.move_on_after(self.handshake_seconds) as scope:
             pipe = await self._shake_hands(connection, alpn_of(following))
@@ -200,24 +208,19 @@ class Tls(TlsOptions, SniffedLayer):
             connection.record_end(EndReason.TLS_HANDSHAKE_TIMEOUT)
         if pipe is None:
             return
-        connection.transport = pipe
-        try:
-            await following(connection)
-            with trio.move_on_after(connection.limits.linger_seconds):
-                await pipe.finish()
-        finally:
-            connection.transport = inner
+        await serve_over(pipe, connection, following)
 
     async def _shake_hands(self, connection: Connection, alpn: tuple[str, ...]) -> TlsPipe | None:
         """Return a pipe whose handshake is over, or None where the client has lost its chance."""
         hello = await self._read_hello(connection)
         if hello is None:
             return None
-        connection.features.publish(hello)
-        chosen = await self._choose(hello, connection, alpn)
+        raw, server_name = hello
+        connection.features.publish_later(ClientHello, partial(_parsed, raw))
+        chosen = await self._choose(server_name, connection, alpn)
         if chosen is None:
             connection.record_end(EndReason.TLS_HANDSHAKE_FAILED)
-            _log.debug("connection %s: no certificate for %s", connection.id, hello.server_name)
+            _log.debug("connection %s: no certificate for %s", connection.id, server_name)
             await connection.transport.output.send(_UNRECOGNIZED_NAME)
             return None
         pipe = TlsPipe(
@@ -239,21 +242,38 @@ class Tls(TlsOptions, SniffedLayer):
         connection.features.publish(
             tls_info(
                 pipe.session,
-                server_name=hello.server_name,
+                server_name=server_name,
                 own_certificate=chosen.certificate,
             )
         )
         return pipe
 
-    async def _read_hello(self, connection: Connection) -> ClientHello | None:
-        """Look at the ClientHello without consuming it; None if there is none, and never will be."""
+    async def _read_hello(self, connection: Connection) -> tuple[bytes, str | None] | None:
+        """Return the ClientHello, without consuming it, and the server name in it.
+
+        None if there is none, and never will be.
+
+        A client that has not begun to speak is let go when the server drains.
+        """
+        wake = connection.transport.input.cancel_pending_read
+        connection.close_requested.listen(wake)
+        try:
+            return await self._grow_hello(connection)
+        finally:
+            connection.close_requested.unlisten(wake)
+
+    async def _grow_hello(self, connection: Connection) -> tuple[bytes, str | None] | None:
         reader = connection.transport.input
         reader.advance(0)
         hello_reader = ClientHelloReader()
         while True:
             data = await reader.read()
+            if connection.close_requested.is_set and not data:
+                connection.record_end(EndReason.SHUTDOWN)
+                return None
             try:
-                hello = hello_reader.read(data)
+                raw = hello_reader.read_message(data)
+                hello = None if raw is None else (raw, server_name_of(raw))
             except BadClientHello as error:
                 await self._refuse(connection, data, str(error))
                 return None
@@ -277,14 +297,25 @@ class Tls(TlsOptions, SniffedLayer):
         _log.debug("connection %s: the TLS handshake failed: %s", connection.id, why)
 
     async def _choose(
-        self, hello: ClientHello, connection: Connection, alpn: tuple[str, ...]
+        self, server_name: str | None, connection: Connection, alpn: tuple[str, ...]
     ) -> ServerContext | None:
         names = self._names
-        options = names.find(hello.server_name) if hello.server_name is not None else None
+        options = names.find(server_name) if server_name is not None else None
         if options is None and self.choose is not None:
+            hello = connection.features.get(ClientHello)
+            if hello is None:
+                return None
             chosen = await self.choose(hello, connection)
             if isinstance(chosen, ssl.SSLContext):
                 return ServerContext(chosen, None)
             options = chosen.over(self) if chosen is not None else None
         options = options or names.rest
         return self.contexts.get(options, alpn) if options is not None else self._own
+
+
+def _parsed(raw: bytes) -> ClientHello | None:
+    """Return all of a ClientHello whose server name could be read; None if the rest cannot be."""
+    try:
+        return parse_client_hello(raw)
+    except BadClientHello:  # on which OpenSSL has an opinion of its own
+        return None

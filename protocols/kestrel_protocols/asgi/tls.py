@@ -1,7 +1,7 @@
 """The `tls` extension of ASGI (version 0.2): what an application is told of its connection's TLS."""
 
 import base64
-from textwrap import wrap
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -50,7 +50,9 @@ def _describe(info: TlsInfo) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=64)
 def _pem(certificate: bytes) -> str:
     """Return a certificate in PEM (RFC 7468)."""
-    lines = wrap(base64.b64encode(certificate).decode("ascii"), _PEM_LINE)
+    text = base64.b64encode(certificate).decode("ascii")
+    lines = [text[start : start + _PEM_LINE] for start in range(0, len(text), _PEM_LINE)]
     return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
