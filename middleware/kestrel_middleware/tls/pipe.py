@@ -104,10 +104,9 @@ class TlsPipe(LayeredPipe):
                 writer.push()
                 raise
             else:
-                if session.server_side and session.version() == "TLSv1.3":
-                    writer.hold()
-                else:
-                    writer.push()
+                # At once, though a server's tickets could wait for its first answer: with them goes
+                # the TCP ACK that a client's Nagle algorithm waits for, 40 ms otherwise.
+                writer.push()
                 self._tls_reader.begin()
                 return
             data = await below.read()
@@ -231,7 +230,7 @@ class _TlsReader(LayerReader):
             if not parts:
                 raise failure from error
         finally:
-            if writer.outgoing.pending != writer.held_bytes:
+            if writer.outgoing.pending:
                 writer.push()
                 if writer.unsent_bytes > _MOST_UNSENT_BYTES:
                     self._fail("the peer has us answer, and does not take the answers")
@@ -257,7 +256,6 @@ class _TlsWriter(LayerWriter):
         "_skipped_bytes",
         "_transmitting",
         "before_end",
-        "held_bytes",
         "outgoing",
     )
 
@@ -265,7 +263,6 @@ class _TlsWriter(LayerWriter):
         super().__init__(inner)
         self._session = session
         self.outgoing = outgoing
-        self.held_bytes = 0  # of what OpenSSL wanted to say, and can say later
         self.before_end: Callable[[], None] = _nothing
         self._in_transit_bytes = 0
         self._skipped_bytes = 0  # of what is given next, for they were encrypted already
@@ -280,18 +277,10 @@ class _TlsWriter(LayerWriter):
         """How much is encrypted that the layer below has not begun to send."""
         return self.outgoing.pending + self.inner.unflushed_bytes
 
-    def hold(self) -> None:
-        """Keep what OpenSSL wants to say until there is more to say.
-
-        Tickets, that is, which can as well leave with the first answer.
-        """
-        self.held_bytes = self.outgoing.pending
-
     def push(self) -> None:
         """Hand what OpenSSL wants to say to the layer below, which sends it if it can at once."""
         inner = self.inner
         if not (self._transmitting or inner._closed or inner._broken or inner._eof_sent):
-            self.held_bytes = 0
             inner.write(self.outgoing.read())
             inner.flush_nowait()
 
@@ -373,7 +362,6 @@ class _TlsWriter(LayerWriter):
             if self.outgoing.pending:  # the alert that says so
                 self.push()
             raise trio.BrokenResourceError("TLS has failed, and carries nothing more") from error
-        self.held_bytes = 0
         return self.outgoing.read()
 
     async def _transmit_eof(self) -> None:
