@@ -28,14 +28,20 @@ __all__ = ["LayerReader", "LayerWriter", "LayeredPipe"]
 
 
 class LayerReader(PipeReader):
-    """Reads through to `inner`; a subclass looks at what arrives, or changes it, in `arrived`."""
+    """Reads through to `inner`; a subclass looks at what arrives, or changes it, in `arrived`.
 
-    __slots__ = ("inner",)
+    A subclass that holds something back to be shown sets `_holds`, and shows it in `_release`.
+    """
+
+    __slots__ = ("_holds", "_is_plain", "_looks", "inner")
 
     def __init__(self, inner: PipeReader) -> None:
         super().__init__()
         self.inner: PipeReader = inner
         """The reader below, which nobody else reads from now on."""
+        self._holds = False
+        self._looks = type(self).arrived is not LayerReader.arrived
+        self._is_plain = type(self)._take_over is LayerReader._take_over
 
     def arrived(self, data: bytes) -> bytes:
         """Return what the layer shows for `data`, which came from below; b"" shows nothing yet.
@@ -45,41 +51,74 @@ class LayerReader(PipeReader):
         """
         return data
 
+    async def read(self) -> bytes:
+        """See `PipeReader`; written out, so that a layer adds no coroutine to those that wait."""
+        if self._reading:
+            raise trio.BusyResourceError("another task is already reading from this pipe")
+        self.read_cancelled = False
+        if self._cancel_pending:
+            self._cancel_pending = False
+            self.read_cancelled = True
+        elif len(self._buffer) == self._examined and not self._at_eof:
+            self._reading = True
+            try:
+                inner = self.inner
+                while len(self._buffer) == self._examined and not self._at_eof:
+                    if self._holds or inner._buffer or inner._at_eof:
+                        await self._fetch()
+                    else:
+                        await inner._fetch()
+                        data = inner._buffer
+                        if data and self._is_plain and not self._buffer:
+                            # As `_take_over` does: the hot path.
+                            inner.advance(len(data))
+                            self._buffer = self.arrived(data) if self._looks else data
+                        else:
+                            self._take_over()
+                    if self._cancel_pending:
+                        self._cancel_pending = False
+                        self.read_cancelled = True
+                        break
+            finally:
+                self._reading = False
+        return self._buffer
+
     def _fetch(self) -> Awaitable[None]:
         inner = self.inner
-        if inner._buffer or inner._at_eof:  # which somebody looked at before this layer was there
+        if self._holds or inner._buffer or inner._at_eof:
             self._take_over()
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105  # the caller awaits it
         return self
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Fetch from below: a coroutine less than an async function would take."""
-        inner = self.inner
-        yield from inner._fetch().__await__()
-        data = inner._buffer
-        if data and not self._buffer:  # as `_take_over` does: the hot path
-            inner.advance(len(data))
-            self._buffer = self.arrived(data)
-        else:
-            self._take_over()
+        """Fetch from below, for a layer above: a coroutine less than an async function would take."""
+        yield from self.inner._fetch().__await__()
+        self._take_over()
 
     def _fetch_nowait(self) -> None:
         inner = self.inner
-        if not (inner._buffer or inner._at_eof):
+        if not (self._holds or inner._buffer or inner._at_eof):
             inner._fetch_nowait()
         self._take_over()
 
     def _take_over(self) -> None:
-        """Show what the reader below holds; or else, its end."""
+        """Show what is held back; or else what the reader below holds; or else, its end."""
         inner = self.inner
         data = inner._buffer
-        if data:
+        if self._holds:
+            self._buffer += self._release()
+        elif data:
             inner.advance(len(data))
             shown = self.arrived(data)
             self._buffer = self._buffer + shown if self._buffer else shown
         elif inner._at_eof:
             self._buffer += self.arrived(b"")
             self._at_eof = True
+
+    def _release(self) -> bytes:
+        """Return what was held back, and clear `_holds`; may raise, as `arrived` may."""
+        self._holds = False
+        return b""
 
     def _wake(self) -> None:
         self.inner._wake()
@@ -92,7 +131,7 @@ class LayerReader(PipeReader):
 class LayerWriter(PipeWriter):
     """Writes through to `inner`; a subclass sees in `leaving` what leaves."""
 
-    __slots__ = ("inner",)
+    __slots__ = ("_looks", "inner")
 
     unflushed_bytes: int
 
@@ -100,6 +139,7 @@ class LayerWriter(PipeWriter):
         super().__init__()
         self.inner: PipeWriter = inner
         """The writer below, which nobody else writes to from now on."""
+        self._looks = type(self).leaving is not LayerWriter.leaving
 
     @property
     def backlog_bytes(self) -> int:
@@ -148,7 +188,7 @@ class LayerWriter(PipeWriter):
         sent = inner._transmit_nowait(data)
         if inner._broken:
             self._broken = True
-        elif sent:
+        elif sent and self._looks:
             self.leaving(data if sent == len(data) else memoryview(data)[:sent])
         return sent
 

@@ -10,7 +10,7 @@ protocols and the layers that come after it in the list. Those detections are ma
 in the other: `_detections_inside` makes them.
 
 A wait costs no cancel scope: the connection's deadline and its `close_requested` wake the pending
-read. To see how a choice is made, begin with `_choose`.
+read. To see how a choice is made, begin with `_find`.
 """
 
 import logging
@@ -170,43 +170,39 @@ class Detect(Detection):
         deadline.on_expiry = wake
         deadline.set_after(self.seconds)
         connection.close_requested.listen(wake)
+        due = deadline.expires_at
         try:
-            return await self._choose(connection, choices)
+            while True:
+                data = await reader.read()
+                taken: _Choice | None = None  # if no more comes
+                if data:
+                    undecided: list[_Choice] = []
+                    for choice in choices:
+                        answer = choice.sniff(data)
+                        if answer is _MORE:
+                            undecided.append(choice)
+                        elif answer is _YES:
+                            taken = choice
+                            break
+                        elif answer is not _NO:
+                            raise TypeError(
+                                f"{choice.name} answers a sniff with {answer!r}, no Sniff"
+                            )
+                    if not undecided:
+                        return self._end_of_search(connection, data, taken)
+                    choices = undecided if taken is None else [*undecided, taken]
+                too_late = reader.read_cancelled and deadline.now() >= due
+                if too_late or reader.at_eof or len(data) >= self.max_prefix_bytes:
+                    return self._end_of_search(connection, data, taken, too_late=too_late)
+                if connection.close_requested.is_set and not data:
+                    connection.record_end(EndReason.SHUTDOWN)
+                    return None
+                reader.advance(0, len(data))
         finally:
             reader.advance(0)  # so that everything is shown again
             connection.close_requested.unlisten(wake)
             deadline.clear()
             deadline.on_expiry = None
-
-    async def _choose(
-        self, connection: Connection, choices: Sequence[_Choice]
-    ) -> ConnectionHandler | None:
-        reader, deadline = connection.transport.input, connection.deadline
-        due = deadline.expires_at
-        while True:
-            data = await reader.read()
-            taken: _Choice | None = None  # if no more comes
-            if data:
-                undecided: list[_Choice] = []
-                for choice in choices:
-                    answer = choice.sniff(data)
-                    if answer is _MORE:
-                        undecided.append(choice)
-                    elif answer is _YES:
-                        taken = choice
-                        break
-                    elif answer is not _NO:
-                        raise TypeError(f"{choice.name} answers a sniff with {answer!r}, no Sniff")
-                if not undecided:
-                    return self._end_of_search(connection, data, taken)
-                choices = undecided if taken is None else [*undecided, taken]
-            too_late = reader.read_cancelled and deadline.now() >= due
-            if too_late or reader.at_eof or len(data) >= self.max_prefix_bytes:
-                return self._end_of_search(connection, data, taken, too_late=too_late)
-            if connection.close_requested.is_set and not data:
-                connection.record_end(EndReason.SHUTDOWN)
-                return None
-            reader.advance(0, len(data))
 
     def _end_of_search(
         self,

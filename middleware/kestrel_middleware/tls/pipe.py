@@ -21,7 +21,7 @@ anybody on the way, and is `trio.BrokenResourceError`.
 """
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -137,7 +137,6 @@ class _TlsReader(LayerReader):
         "_incoming",
         "_record_end",
         "_session",
-        "_special",
         "_writer",
     )
 
@@ -156,23 +155,22 @@ class _TlsReader(LayerReader):
         self._record_end = record_end
         self._failure: trio.BrokenResourceError | None = None
         self._has_part = False  # whether OpenSSL may hold the beginning of a record
-        self._special = False  # whether the next fetch begins here and not below
 
     def begin(self) -> None:
         """Remember what came along with the end of the handshake, for the first read.
 
         Not before: if it is no sound TLS, OpenSSL will tell nothing more of the handshake.
         """
-        self._special = self._incoming.pending > 0
+        self._holds = self._incoming.pending > 0
 
     def take_along(self) -> None:
         """Show now what came along with the end of the handshake.
 
         Otherwise OpenSSL would look for the peer's close_notify among it, and find fault with it.
         """
-        if self._special and self._failure is None:
+        if self._holds and self._failure is None:
             with suppress(trio.BrokenResourceError):  # which the next fetch raises, too
-                self._fetch_specially()
+                self._take_over()
 
     def arrived(self, data: bytes) -> bytes:
         if data:
@@ -182,26 +180,11 @@ class _TlsReader(LayerReader):
         self._incoming.write_eof()
         return self._decrypt(_RECORD_BYTES)
 
-    def _fetch(self) -> Awaitable[None]:
-        if self._special:
-            self._fetch_specially()
-            return trio.lowlevel.checkpoint()  # noqa: ASYNC105  # the caller awaits it
-        inner = self.inner
-        if inner._buffer or inner._at_eof:
-            return super()._fetch()
-        return self
-
-    def _fetch_nowait(self) -> None:
-        if self._special:
-            self._fetch_specially()
-        else:
-            super()._fetch_nowait()
-
-    def _fetch_specially(self) -> None:
+    def _release(self) -> bytes:
         if self._failure is not None:
             raise self._failure
-        self._special = False
-        self._buffer += self._decrypt(_RECORD_BYTES)
+        self._holds = False
+        return self._decrypt(_RECORD_BYTES)
 
     def _decrypt(self, most_bytes: int) -> bytes:
         """Return all that can be decrypted now; the first record has `most_bytes` at most.
@@ -245,7 +228,7 @@ class _TlsReader(LayerReader):
             self._record_end(EndReason.TLS_ERROR)
             why = f"what the peer sent is no sound TLS: {why}"
         self._failure = trio.BrokenResourceError(why)
-        self._special = True
+        self._holds = True
         return self._failure
 
 
