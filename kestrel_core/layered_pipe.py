@@ -30,7 +30,8 @@ __all__ = ["LayerReader", "LayerWriter", "LayeredPipe"]
 class LayerReader(PipeReader):
     """Reads through to `inner`; a subclass looks at what arrives, or changes it, in `arrived`.
 
-    A subclass that holds something back to be shown sets `_holds`, and shows it in `_release`.
+    A subclass that holds something back to be shown sets `_holds`, and shows it in `_release`. One
+    that need not look at everything clears `_looks` for as long.
     """
 
     __slots__ = ("_holds", "_is_plain", "_looks", "inner")
@@ -129,7 +130,7 @@ class LayerReader(PipeReader):
 
 
 class LayerWriter(PipeWriter):
-    """Writes through to `inner`; a subclass sees in `leaving` what leaves."""
+    """Writes through to `inner`; a subclass sees in `leaving` what leaves, while `_looks` is set."""
 
     __slots__ = ("_looks", "inner")
 
@@ -170,7 +171,8 @@ class LayerWriter(PipeWriter):
         try:
             if inner.unflushed_bytes or inner._closed or inner._broken:
                 await inner.flush()
-            self.leaving(data)
+            if self._looks:
+                self.leaving(data)
             await inner._transmit(data)
         except trio.BrokenResourceError:
             self._broken = True

@@ -9,20 +9,41 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+from attrs import evolve
+
 from kestrel_bench.environment import EnvironmentBuildError, prepare_environment
+from kestrel_bench.fresh_connections import crowd, visit
 from kestrel_bench.large_body import transfer
 from kestrel_bench.machine import choose_cores
 from kestrel_bench.outcomes import WorkloadFailedError
 from kestrel_bench.process_tree import tree_pids
 from kestrel_bench.server_process import ServerFailedError, ServerProcess
-from kestrel_bench.servers import BENCHMARK_FOLDER, KESTREL, SERVERS
-from kestrel_bench.workloads import LOAD_WORKLOADS, TRANSFER_WORKLOADS, TransferWorkload
+from kestrel_bench.servers import BENCHMARK_FOLDER, KESTREL, SERVERS, Setup
+from kestrel_bench.workloads import (
+    CONNECTIONS_WORKLOADS,
+    LOAD_WORKLOADS,
+    PAIRED_WORKLOADS,
+    TRANSFER_WORKLOADS,
+    ConnectionsWorkload,
+    LoadWorkload,
+    PairedWorkload,
+    TransferWorkload,
+)
 from kestrel_bench.wrk import load, missing_program
 
 _PROJECT_ROOT = BENCHMARK_FOLDER.parent.parent
-_WORKLOADS = {workload.name: workload for workload in (*LOAD_WORKLOADS, *TRANSFER_WORKLOADS)}
+_WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        *LOAD_WORKLOADS,
+        *PAIRED_WORKLOADS,
+        *CONNECTIONS_WORKLOADS,
+        *TRANSFER_WORKLOADS,
+    )
+}
 _WARM_UP_SECONDS = 1
 _FINISH_SECONDS = 30
 
@@ -40,6 +61,7 @@ def main() -> int:
     parser.add_argument("--server", choices=[kind.name for kind in SERVERS], default=KESTREL)
     parser.add_argument("--workload", choices=list(_WORKLOADS), default="plaintext-64")
     parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--native", action="store_true", help="show the frames of C code, too")
     parser.add_argument("--env", type=Path, default=_PROJECT_ROOT / ".venv-bench")
     parser.add_argument("--output", type=Path, default=BENCHMARK_FOLDER / "results/flamegraph.svg")
     given = parser.parse_args()
@@ -48,6 +70,7 @@ def main() -> int:
             server=given.server,
             workload_name=given.workload,
             seconds=given.seconds,
+            native=given.native,
             directory=given.env.absolute(),
             output=given.output,
         )
@@ -63,11 +86,19 @@ def main() -> int:
     return 0
 
 
-def draw(*, server: str, workload_name: str, seconds: int, directory: Path, output: Path) -> None:
+def draw(
+    *,
+    server: str,
+    workload_name: str,
+    seconds: int,
+    native: bool,
+    directory: Path,
+    output: Path,
+) -> None:
     """Loads the server for some seconds while py-spy watches all of its processes.
 
     Raises:
-        FlamegraphError: a program is missing, or py-spy failed.
+        FlamegraphError: a program is missing, the server has no such setup, or py-spy failed.
         EnvironmentBuildError: the peers' environment cannot be built.
         ServerFailedError: the server does not start.
         WorkloadFailedError: the server does not answer under load.
@@ -82,13 +113,23 @@ def draw(*, server: str, workload_name: str, seconds: int, directory: Path, outp
     environment = prepare_environment(directory, _PROJECT_ROOT)
     cores = choose_cores()
     kind = next(kind for kind in SERVERS if kind.name == server)
+    workload = _WORKLOADS[workload_name]
+    if not kind.offers(workload.setup):
+        raise FlamegraphError(f"{server} has nothing called {workload.setup.value}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with ServerProcess(kind, environment, core=cores.server) as process:
+    with (
+        ServerProcess(kind, environment, core=cores.server, setup=workload.setup) as process,
+        ExitStack() as crowded,
+    ):
         process.wait_ready()
+        if isinstance(workload, ConnectionsWorkload):
+            crowded.enter_context(crowd(workload, port=process.port))
         _keep_busy(process, workload_name, seconds=_WARM_UP_SECONDS, core=cores.load)
         command = [spy, "record", "--pid", str(process.pid), "--duration", str(seconds)]
         command += ["--rate", str(_SAMPLES_PER_SECOND), "--format", "flamegraph"]
         command += ["--output", str(output)]
+        if native:
+            command.append("--native")
         if len(tree_pids(process.pid)) > 1:
             command.append("--subprocesses")
         with subprocess.Popen(
@@ -107,14 +148,26 @@ def draw(*, server: str, workload_name: str, seconds: int, directory: Path, outp
 
 def _keep_busy(process: ServerProcess, workload_name: str, *, seconds: int, core: int) -> None:
     workload = _WORKLOADS[workload_name]
-    if not isinstance(workload, TransferWorkload):
-        load(workload, port=process.port, seconds=seconds, core=core)
-        return
-    os.sched_setaffinity(0, {core})
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        kind, size = workload.transfer, workload.body_bytes
-        transfer(kind, port=process.port, path=workload.path, body_bytes=size)
+    match workload:
+        case LoadWorkload():
+            load(workload, port=process.port, seconds=seconds, core=core)
+        case PairedWorkload():
+            layered = evolve(workload.load, setup=workload.setup)
+            load(layered, port=process.port, seconds=seconds, core=core)
+        case ConnectionsWorkload():
+            os.sched_setaffinity(0, {core})
+            visit(workload, port=process.port, seconds=seconds)
+        case TransferWorkload():
+            os.sched_setaffinity(0, {core})
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                transfer(
+                    workload.transfer,
+                    port=process.port,
+                    path=workload.path,
+                    body_bytes=workload.body_bytes,
+                    tls=workload.setup is Setup.TLS,
+                )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,12 @@ class _TappedReader(LayerReader):
     def __init__(self, inner: PipeReader) -> None:
         super().__init__(inner)
         self.tap: Tap | None = None
+        self._looks = False
+
+    def switch(self, tap: Tap | None) -> None:
+        """Let `tap`, or nobody, hear what arrives."""
+        self.tap = tap
+        self._looks = tap is not None
 
     def arrived(self, data: bytes) -> bytes:
         tap = self.tap
@@ -42,6 +48,12 @@ class _TappedWriter(LayerWriter):
     def __init__(self, inner: PipeWriter) -> None:
         super().__init__(inner)
         self.tap: Tap | None = None
+        self._looks = False
+
+    def switch(self, tap: Tap | None) -> None:
+        """Let `tap`, or nobody, hear what leaves."""
+        self.tap = tap
+        self._looks = tap is not None
 
     @property
     def is_broken(self) -> bool:
@@ -73,7 +85,9 @@ class TappedPipe(LayeredPipe):
 
     def switch(self, tap: Tap | None) -> None:
         """Let `tap`, or nobody, hear what happens from now on."""
-        self.tap = self._tapped_reader.tap = self._tapped_writer.tap = tap
+        self.tap = tap
+        self._tapped_reader.switch(tap)
+        self._tapped_writer.switch(tap)
 
     async def aclose(self) -> None:
         """Flush, and close the pipe below."""

@@ -12,7 +12,7 @@ from kestrel_bench.comparison import median_figure
 from kestrel_bench.layouts import layout
 from kestrel_bench.run_facts import RunFacts
 from kestrel_bench.servers import KESTREL
-from kestrel_bench.workloads import Workload
+from kestrel_bench.workloads import Workload, setups
 
 _WIDTH = 860
 _MARGIN = 24
@@ -64,6 +64,8 @@ def _group(facts: RunFacts, workload: Workload) -> _Group:
     shown = layout(workload)
     bars: list[_Bar] = []
     for kind in facts.plan.servers:
+        if not all(kind.offers(setup) for setup in setups(workload)):
+            continue
         samples = facts.recording.workload_samples(kind.name, workload.name)
         value = median_figure(samples, shown.judged)
         colour = _KESTREL_COLOUR if kind.name == KESTREL else _PEER_COLOUR

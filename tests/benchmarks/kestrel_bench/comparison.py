@@ -51,6 +51,11 @@ def workload_ratio(
     )
 
 
+def spread(samples: list[Sample], figure: Figure) -> Ratio | None:
+    """A figure that is a ratio already, over the rounds, or nothing when no round has it."""
+    return _spread([sample.figures[figure] for sample in samples if figure in sample.figures])
+
+
 def total_errors(samples: list[Sample]) -> dict[str, int]:
     """Errors of all rounds by kind."""
     total: Counter[str] = Counter()
@@ -68,6 +73,10 @@ def _ratio(above: Iterable[Sample], below: Iterable[Sample], figure: Figure) -> 
         for sample in below
         if sample.round_number in dividends and sample.figures.get(figure, 0) > 0
     ]
+    return _spread(ratios)
+
+
+def _spread(ratios: list[float]) -> Ratio | None:
     if not ratios:
         return None
     return Ratio(

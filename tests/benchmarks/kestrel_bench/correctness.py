@@ -1,11 +1,13 @@
 """The check that comes before the clock: a server must answer rightly to be measured at all."""
 
 import http.client
+import ssl
 from collections.abc import Collection, Iterator
 
 from attrs import frozen
 
 from applications import PIECE, PLAINTEXT_BODY, TEN_KIB_BODY
+from kestrel_bench.client_socket import CIPHER, connect
 from kestrel_bench.static_files import STATIC_FILES
 
 _ANSWER_SECONDS = 5.0
@@ -35,23 +37,26 @@ _CHECKS = (
 )
 
 
-def answers_at_all(port: int) -> bool:
+def answers_at_all(port: int, *, tls: bool) -> bool:
     """Whether a request on the port gets any response."""
     try:
-        _exchange(port, "GET", "/", None)
+        _exchange(port, "GET", "/", None, tls=tls)
     except (OSError, http.client.HTTPException):
         return False
     return True
 
 
-def wrong_answers(port: int, paths: Collection[str]) -> Iterator[str]:
-    """Describes each of the paths that is not answered with 200 and the right body."""
+def wrong_answers(port: int, paths: Collection[str], *, tls: bool) -> Iterator[str]:
+    """Describes each of the paths that is not answered with 200 and the right body.
+
+    With TLS, a cipher that is not the same for all is wrong, too.
+    """
     for check in _CHECKS:
         if check.path not in paths:
             continue
         method = "GET" if check.sent is None else "POST"
         try:
-            status, body = _exchange(port, method, check.path + check.query, check.sent)
+            status, body = _exchange(port, method, check.path + check.query, check.sent, tls=tls)
         except (OSError, http.client.HTTPException) as error:
             yield f"{method} {check.path} failed: {error!r}"
             continue
@@ -62,9 +67,16 @@ def wrong_answers(port: int, paths: Collection[str]) -> Iterator[str]:
             )
 
 
-def _exchange(port: int, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
+def _exchange(
+    port: int, method: str, path: str, body: bytes | None, *, tls: bool
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
     try:
+        connection.sock = connect(port, tls=tls, seconds=_ANSWER_SECONDS)
+        if isinstance(connection.sock, ssl.SSLSocket):
+            agreed = connection.sock.cipher()
+            if agreed is None or agreed[0] != CIPHER:
+                raise http.client.HTTPException(f"the cipher is {agreed}, not {CIPHER}")
         connection.request(method, path, body)
         response = connection.getresponse()
         return response.status, response.read()

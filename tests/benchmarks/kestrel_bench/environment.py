@@ -15,6 +15,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from kestrel_bench.certificate import CertificateFiles, write_certificate
 from kestrel_bench.static_files import write_static_files
 
 REQUIREMENTS = (
@@ -52,6 +53,11 @@ class Environment:
     def static_files(self) -> Path:
         """The folder of the files that the application serves."""
         return self.directory / "static"
+
+    @property
+    def certificate(self) -> CertificateFiles:
+        """What the servers show where TLS is spoken; made when it is first asked for."""
+        return write_certificate(self.directory / "certificate")
 
     @property
     def python(self) -> Path:

@@ -53,19 +53,24 @@ def measure_idle_connections(*, port: int, pid: int, wanted: int) -> IdleReport:
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(wanted, soft - _SPARE_FILES)
-    with _open_connections(port, _WARM_UP_CONNECTIONS) as connections:
+    with open_connections(port, _WARM_UP_CONNECTIONS) as connections:
         for _ in range(_WARM_UP_REQUESTS):
             for connection in connections:
                 _request(connection)
     before = settled_resident_kib(pid)
-    with _open_connections(port, count) as connections:
+    with open_connections(port, count) as connections:
         after = settled_resident_kib(pid)
         lost = _count_closed(connections)
     return IdleReport(connections=count, lost=lost, before_kib=before, after_kib=after)
 
 
 @contextlib.contextmanager
-def _open_connections(port: int, count: int) -> Generator[list[socket.socket]]:
+def open_connections(port: int, count: int) -> Generator[list[socket.socket]]:
+    """Connections that had one request each and stay open until the block ends.
+
+    Raises:
+        WorkloadFailedError: one was refused or not answered.
+    """
     connections: list[socket.socket] = []
     try:
         while len(connections) < count:

@@ -31,8 +31,11 @@ def render_json(facts: RunFacts) -> str:
 
 
 def _workload(workload: Workload) -> dict[str, object]:
-    values = asdict(workload)
-    return {name: v.value if isinstance(v, Enum) else v for name, v in values.items()}
+    return asdict(workload, value_serializer=_plain_value)
+
+
+def _plain_value(owner: object, attribute: object, value: object) -> object:
+    return value.value if isinstance(value, Enum) else value
 
 
 def _sample(sample: Sample) -> dict[str, object]:

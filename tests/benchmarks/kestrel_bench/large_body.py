@@ -8,6 +8,7 @@ import http.client
 import socket
 import time
 
+from kestrel_bench.client_socket import connect
 from kestrel_bench.outcomes import WorkloadFailedError
 from kestrel_bench.workloads import Transfer
 
@@ -19,7 +20,7 @@ _CHUNK = b"%x\r\n%b\r\n" % (_CHUNK_BYTES, b"u" * _CHUNK_BYTES)
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-def transfer(kind: Transfer, *, port: int, path: str, body_bytes: int) -> float:
+def transfer(kind: Transfer, *, port: int, path: str, body_bytes: int, tls: bool = False) -> float:
     """Moves one body and returns the seconds that it took, without those of connecting.
 
     The size of a chunked upload must be a multiple of 1 MiB.
@@ -28,7 +29,7 @@ def transfer(kind: Transfer, *, port: int, path: str, body_bytes: int) -> float:
         WorkloadFailedError: the server broke off, stalled, or counted other bytes than were sent.
     """
     try:
-        with socket.create_connection(("127.0.0.1", port), _STALLED_SECONDS) as connection:
+        with connect(port, tls=tls, seconds=_STALLED_SECONDS) as connection:
             began = time.monotonic()
             if kind is Transfer.DOWNLOAD:
                 _download(connection, path, body_bytes)

@@ -5,8 +5,10 @@ from attrs import frozen
 from kestrel_bench.samples import Figure
 from kestrel_bench.workloads import (
     BurstWorkload,
+    ConnectionsWorkload,
     IdleWorkload,
     LoadWorkload,
+    PairedWorkload,
     SlowPeerWorkload,
     TransferWorkload,
     Workload,
@@ -32,20 +34,18 @@ class RatioColumn:
 
 @frozen(kw_only=True)
 class Layout:
-    """The table of a workload; its first ratio is of the judged figure, of which less is better."""
+    """The table of a workload."""
 
+    judged: Figure
+    """The figure by which the servers are judged; less of it is better."""
     columns: tuple[Column, ...]
     ratios: tuple[RatioColumn, ...]
     unit: str
     """Of the judged figure, in words."""
 
-    @property
-    def judged(self) -> Figure:
-        """The figure by which the servers are judged."""
-        return self.ratios[0].figure
-
 
 _LOAD = Layout(
+    judged=Figure.CPU_US,
     columns=(
         Column("CPU µs/request", Figure.CPU_US, 1),
         Column("requests/s", Figure.REQUEST_RATE, 0),
@@ -60,7 +60,35 @@ _LOAD = Layout(
     ),
     unit="CPU µs per request",
 )
+_PAIR = Layout(
+    judged=Figure.CPU_WITH_TO_WITHOUT,
+    columns=(
+        Column("with ÷ without: CPU", Figure.CPU_WITH_TO_WITHOUT, 3),
+        Column("requests/s", Figure.RATE_WITH_TO_WITHOUT, 3),
+        Column("CPU µs/request with", Figure.CPU_US, 2),
+        Column("without", Figure.CPU_US_WITHOUT, 2),
+        Column("requests/s with", Figure.REQUEST_RATE, 0),
+        Column("without", Figure.RATE_WITHOUT, 0),
+    ),
+    ratios=(),
+    unit="CPU with it ÷ without",
+)
+_CONNECTIONS = Layout(
+    judged=Figure.CPU_US_PER_CONNECTION,
+    columns=(
+        Column("CPU µs/connection", Figure.CPU_US_PER_CONNECTION, 1),
+        Column("connections/s", Figure.CONNECTION_RATE, 0),
+        Column("server's core", Figure.SERVER_CORE_SHARE, 2),
+        Column("load's core", Figure.LOAD_CORE_SHARE, 2),
+    ),
+    ratios=(
+        RatioColumn("kestrel ÷ server: CPU", Figure.CPU_US_PER_CONNECTION),
+        RatioColumn("÷ connections/s", Figure.CONNECTION_RATE),
+    ),
+    unit="CPU µs per connection",
+)
 _TRANSFER = Layout(
+    judged=Figure.CPU_SECONDS_PER_GIB,
     columns=(
         Column("CPU s/GiB", Figure.CPU_SECONDS_PER_GIB, 2),
         Column("MiB/s", Figure.MIB_RATE, 0),
@@ -75,6 +103,7 @@ _TRANSFER = Layout(
     unit="CPU s per GiB",
 )
 _IDLE = Layout(
+    judged=Figure.IDLE_KIB,
     columns=(
         Column("KiB/connection", Figure.IDLE_KIB, 2),
         Column("RSS MiB before", Figure.BEFORE_MIB, 1),
@@ -85,6 +114,7 @@ _IDLE = Layout(
     unit="KiB per connection",
 )
 _SLOW_PEER = Layout(
+    judged=Figure.PEAK_GROWTH_MIB,
     columns=(
         Column("growth MiB", Figure.PEAK_GROWTH_MIB, 1),
         Column("RSS MiB before", Figure.BEFORE_MIB, 1),
@@ -94,6 +124,7 @@ _SLOW_PEER = Layout(
     unit="MiB of growth",
 )
 _BURST = Layout(
+    judged=Figure.LEFT_MIB,
     columns=(
         Column("RSS MiB before", Figure.BEFORE_MIB, 1),
         Column("peak", Figure.PEAK_MIB, 1),
@@ -114,6 +145,10 @@ def layout(workload: Workload) -> Layout:
     match workload:
         case LoadWorkload():
             return _LOAD
+        case PairedWorkload():
+            return _PAIR
+        case ConnectionsWorkload():
+            return _CONNECTIONS
         case TransferWorkload():
             return _TRANSFER
         case IdleWorkload():

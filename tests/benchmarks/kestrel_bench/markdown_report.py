@@ -7,6 +7,7 @@ from kestrel_bench.comparison import (
     Ratio,
     kestrel_ratio,
     median_figure,
+    spread,
     total_errors,
     workload_ratio,
 )
@@ -14,7 +15,13 @@ from kestrel_bench.layouts import layout
 from kestrel_bench.run_facts import RunFacts
 from kestrel_bench.samples import Figure, Sample
 from kestrel_bench.servers import KESTREL, ServerKind
-from kestrel_bench.workloads import LoadWorkload, Workload
+from kestrel_bench.workloads import (
+    ConnectionsWorkload,
+    LoadWorkload,
+    PairedWorkload,
+    Workload,
+    setups,
+)
 
 _NOTHING = "-"
 _ERRORS = "errors"
@@ -22,7 +29,7 @@ _ERRORS = "errors"
 
 def render_markdown(facts: RunFacts) -> str:
     """The whole report, ending in a newline."""
-    parts = [*_heading(facts), *_summary(facts), *_rejected_summary(facts)]
+    parts = [*_heading(facts), *_summary(facts), *_rejected_summary(facts), *_pairs(facts)]
     for workload in facts.plan.workloads:
         parts += ["", f"## {workload.title} (`{workload.name}`)", "", *_details(facts, workload)]
     return "\n".join(parts) + "\n"
@@ -61,6 +68,8 @@ def _summary(facts: RunFacts) -> list[str]:
     rows: list[list[str]] = []
     for workload in facts.plan.workloads:
         shown = layout(workload)
+        if not any(_takes_part(peer, workload) for peer in peers):
+            continue
         ratios = (
             _ratio(kestrel_ratio(facts.recording, workload.name, peer.name, shown.judged))
             for peer in peers
@@ -75,17 +84,48 @@ def _rejected_summary(facts: RunFacts) -> list[str]:
     planned = {workload.name for workload in facts.plan.workloads}
     rows: list[list[str]] = []
     for load in facts.plan.workloads:
-        if isinstance(load, LoadWorkload) and load.served in planned:
+        if isinstance(load, LoadWorkload | ConnectionsWorkload) and load.served in planned:
+            judged = layout(load).judged
             ratios = (
-                workload_ratio(facts.recording, kind.name, load.name, load.served, Figure.CPU_US)
+                workload_ratio(facts.recording, kind.name, load.name, load.served, judged)
                 for kind in facts.plan.servers
             )
             rows.append([f"`{load.name}`", f"`{load.served}`", *map(_ratio, ratios)])
     if not rows:
         return []
-    title = "## Rejected ÷ served by the same server: CPU per request"
+    title = "## Rejected ÷ served by the same server: CPU per request or connection"
     head = ["rejected", "served", *map(facts.server_title, facts.plan.servers)]
     return ["", title, "", *_table(head, rows)]
+
+
+def _pairs(facts: RunFacts) -> list[str]:
+    """What each layer costs the server that has it, in comparison with the same without it."""
+    rows: list[list[str]] = []
+    for workload in facts.plan.workloads:
+        if not isinstance(workload, PairedWorkload):
+            continue
+        for kind in facts.plan.servers:
+            samples = facts.recording.workload_samples(kind.name, workload.name)
+            if samples:
+                ratios = (
+                    spread(samples, Figure.CPU_WITH_TO_WITHOUT),
+                    spread(samples, Figure.RATE_WITH_TO_WITHOUT),
+                )
+                rows.append(
+                    [
+                        f"`{workload.name}`",
+                        facts.server_title(kind),
+                        *(_ratio(ratio, decimals=3) for ratio in ratios),
+                    ]
+                )
+    if not rows:
+        return []
+    head = ["workload", "server", "CPU per request", "requests/s"]
+    return ["", "## With a layer ÷ without, on the same server", "", *_table(head, rows)]
+
+
+def _takes_part(kind: ServerKind, workload: Workload) -> bool:
+    return all(kind.offers(setup) for setup in setups(workload))
 
 
 def _details(facts: RunFacts, workload: Workload) -> list[str]:
@@ -98,6 +138,8 @@ def _details(facts: RunFacts, workload: Workload) -> list[str]:
     ]
     rows: list[list[str]] = []
     for kind in facts.plan.servers:
+        if not _takes_part(kind, workload):
+            continue
         title = facts.server_title(kind)
         samples = facts.recording.workload_samples(kind.name, workload.name)
         if samples:
@@ -133,12 +175,11 @@ def _row_ratio(facts: RunFacts, kind: ServerKind, workload: str, figure: Figure)
     return _ratio(kestrel_ratio(facts.recording, workload, kind.name, figure))
 
 
-def _ratio(ratio: Ratio | None) -> str:
+def _ratio(ratio: Ratio | None, *, decimals: int = 2) -> str:
     if ratio is None:
         return _NOTHING
-    if ratio.rounds == 1:
-        return f"{ratio.median:.2f}"
-    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    median, low, high = (f"{v:.{decimals}f}" for v in (ratio.median, ratio.low, ratio.high))
+    return median if ratio.rounds == 1 else f"{median} ({low} to {high})"
 
 
 def _table(head: Iterable[str], rows: Iterable[list[str]]) -> list[str]:

@@ -4,10 +4,15 @@ Each raises `WorkloadFailedError` when the server does not do what the workload 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
+
+from attrs import evolve
 
 from kestrel_bench.burst import upload_all_at_once
-from kestrel_bench.cost_clock import CostClock
+from kestrel_bench.cost_clock import Cost, CostClock
+from kestrel_bench.fresh_connections import crowd, visit
 from kestrel_bench.idle_connections import measure_idle_connections
 from kestrel_bench.large_body import transfer
 from kestrel_bench.outcomes import Outcome
@@ -15,11 +20,14 @@ from kestrel_bench.process_tree import peak_resident_kib, reset_peak_resident, r
 from kestrel_bench.resident_memory import PeakGrowth
 from kestrel_bench.samples import Figure
 from kestrel_bench.server_process import ServerProcess
+from kestrel_bench.servers import Setup
 from kestrel_bench.slow_peer import exchange_slowly
 from kestrel_bench.workloads import (
     BurstWorkload,
+    ConnectionsWorkload,
     IdleWorkload,
     LoadWorkload,
+    PairedWorkload,
     SlowPeerWorkload,
     Transfer,
     TransferWorkload,
@@ -30,6 +38,7 @@ _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
 
 _LOAD_WARM_UP_SECONDS = 1
+_SLICE_SECONDS = 1
 _TRANSFER_WARM_UP_BYTES = 64 * _MIB
 _MEMORY_WARM_UP_UPLOADS = 20
 
@@ -63,13 +72,111 @@ def measure_load(
     return Outcome(figures=figures, errors=report.errors, cost=cost)
 
 
+def measure_pair(
+    without: ServerProcess,
+    layered: ServerProcess,
+    workload: PairedWorkload,
+    *,
+    seconds: int,
+    core: int,
+) -> Outcome:
+    """The same load on both, for so many seconds each, in slices that take turns.
+
+    A machine's speed may change within seconds by more than a layer costs, so slices are short, and
+    the one that begins is the other one in each turn.
+    """
+    plain, other = _Slices(without, workload.load), _Slices(layered, workload.load)
+    for both in (plain, other):
+        both.warm_up(core)
+    for turn in range(0, seconds, _SLICE_SECONDS):
+        for slices in (plain, other) if turn % 2 else (other, plain):
+            slices.run(core)
+    figures = {
+        Figure.CPU_WITH_TO_WITHOUT: other.cpu_us / plain.cpu_us,
+        Figure.RATE_WITH_TO_WITHOUT: other.rate / plain.rate,
+        Figure.CPU_US: other.cpu_us,
+        Figure.CPU_US_WITHOUT: plain.cpu_us,
+        Figure.REQUEST_RATE: other.rate,
+        Figure.RATE_WITHOUT: plain.rate,
+    }
+    return Outcome(
+        figures=figures, errors=dict(plain.errors + other.errors), cost=other.noisiest_cost
+    )
+
+
+class _Slices:
+    """One load on one server with interruptions, and what all of it came to."""
+
+    def __init__(self, process: ServerProcess, workload: LoadWorkload) -> None:
+        self._process = process
+        self._workload = evolve(workload, setup=process.setup)
+        self._costs: list[Cost] = []
+        self._requests = 0
+        self._seconds = 0.0
+        self.errors: Counter[str] = Counter()
+
+    def warm_up(self, core: int) -> None:
+        """Load the server for nothing."""
+        load(self._workload, port=self._process.port, seconds=_LOAD_WARM_UP_SECONDS, core=core)
+
+    def run(self, core: int) -> None:
+        """Go on for one slice."""
+        clock = CostClock(self._process.pid)
+        report = load(self._workload, port=self._process.port, seconds=_SLICE_SECONDS, core=core)
+        time.sleep(_AFTERMATH_SECONDS)
+        self._costs.append(clock.stop())
+        self._requests += report.requests
+        self._seconds += report.seconds
+        self.errors.update(report.errors)
+
+    @property
+    def cpu_us(self) -> float:
+        """What a request cost the server."""
+        return sum(cost.server_seconds for cost in self._costs) / self._requests * 1e6
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self._requests / self._seconds
+
+    @property
+    def noisiest_cost(self) -> Cost:
+        """The cost of the slice that others disturbed most."""
+        return max(self._costs, key=lambda cost: cost.foreign_core_share)
+
+
+def measure_connections(
+    process: ServerProcess, workload: ConnectionsWorkload, *, seconds: int
+) -> Outcome:
+    """Short connections: the time each costs the server, and how many there are in a second."""
+    with crowd(workload, port=process.port):
+        visit(workload, port=process.port, seconds=_LOAD_WARM_UP_SECONDS)
+        clock = CostClock(process.pid)
+        report = visit(workload, port=process.port, seconds=seconds)
+        time.sleep(_AFTERMATH_SECONDS)
+        cost = clock.stop()
+    figures = {
+        Figure.CPU_US_PER_CONNECTION: cost.server_seconds / report.connections * 1e6,
+        Figure.CONNECTION_RATE: report.connections / report.seconds,
+        Figure.SERVER_CORE_SHARE: cost.server_core_share,
+        Figure.LOAD_CORE_SHARE: cost.load_core_share,
+    }
+    return Outcome(figures=figures, errors=report.errors, cost=cost)
+
+
 def measure_transfer(process: ServerProcess, workload: TransferWorkload) -> Outcome:
     """One large body: the time that a GiB costs the server, the rate, and the memory it takes."""
-    kind, port, path = workload.transfer, process.port, workload.path
-    transfer(kind, port=port, path=path, body_bytes=_TRANSFER_WARM_UP_BYTES)
+    move = partial(
+        transfer,
+        workload.transfer,
+        port=process.port,
+        path=workload.path,
+        tls=workload.setup is Setup.TLS,
+    )
+    move(body_bytes=_TRANSFER_WARM_UP_BYTES)
     growth = PeakGrowth(process.pid)
     clock = CostClock(process.pid)
-    seconds = transfer(kind, port=port, path=path, body_bytes=workload.body_bytes)
+    seconds = move(body_bytes=workload.body_bytes)
     cost = clock.stop()
     figures = {
         Figure.CPU_SECONDS_PER_GIB: cost.server_seconds / workload.body_bytes * _GIB,

@@ -10,6 +10,12 @@ class Figure(Enum):
 
     CPU_US = "cpu_us_per_request"
     REQUEST_RATE = "requests_per_second"
+    CPU_US_PER_CONNECTION = "cpu_us_per_connection"
+    CONNECTION_RATE = "connections_per_second"
+    CPU_WITH_TO_WITHOUT = "cpu_with_to_without"
+    RATE_WITH_TO_WITHOUT = "requests_per_second_with_to_without"
+    CPU_US_WITHOUT = "cpu_us_per_request_without"
+    RATE_WITHOUT = "requests_per_second_without"
     P50_MS = "p50_ms"
     P99_MS = "p99_ms"
     PEAK_MIB = "peak_resident_mib"
@@ -43,10 +49,10 @@ class Sample:
 
 @frozen(kw_only=True)
 class Failure:
-    """Why a server has no sample; without a workload, it did not start or answered wrongly."""
+    """Why a server has no sample, or not one of each round."""
 
     server: str
-    workload: str | None
+    workload: str
     round_number: int
     reason: str
 
@@ -67,8 +73,8 @@ class Recording:
         ]
 
     def failure_reason(self, server: str, workload: str) -> str | None:
-        """The first reason why the server failed at the workload, or altogether."""
+        """The first reason why the server failed at the workload."""
         for failure in self.failures:
-            if failure.server == server and failure.workload in (None, workload):
+            if failure.server == server and failure.workload == workload:
                 return failure.reason
         return None

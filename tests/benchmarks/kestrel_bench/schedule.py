@@ -13,6 +13,7 @@ the state of the heap. After a burst all servers wait together for their last re
 
 import contextlib
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Collection, Generator
 from functools import partial
 
@@ -23,22 +24,27 @@ from kestrel_bench.environment import Environment
 from kestrel_bench.machine import Cores
 from kestrel_bench.measurements import (
     burst,
+    measure_connections,
     measure_idle,
     measure_load,
+    measure_pair,
     measure_slow_peer,
     measure_transfer,
 )
 from kestrel_bench.outcomes import Outcome, WorkloadFailedError
 from kestrel_bench.samples import Failure, Recording, Sample
 from kestrel_bench.server_process import ServerFailedError, ServerProcess
-from kestrel_bench.servers import ServerKind
+from kestrel_bench.servers import ServerKind, Setup
 from kestrel_bench.workloads import (
     BurstWorkload,
+    ConnectionsWorkload,
     IdleWorkload,
     LoadWorkload,
+    PairedWorkload,
     SlowPeerWorkload,
     TransferWorkload,
     Workload,
+    setups,
 )
 
 
@@ -60,7 +66,7 @@ class Measurement:
         self.recording: Recording = Recording()
         self._plan = plan
         self._environment = environment
-        self._excluded: set[str] = set()
+        self._excluded: set[tuple[str, Setup]] = set()
         self._round = 0
 
     def run(self) -> None:
@@ -73,6 +79,13 @@ class Measurement:
                 self._load_everyone(loads)
             for workload in plan.workloads:
                 match workload:
+                    case PairedWorkload():
+                        self._measure_pairs(workload)
+                    case ConnectionsWorkload():
+                        measure = partial(
+                            measure_connections, workload=workload, seconds=plan.seconds
+                        )
+                        self._measure_alone(workload, measure)
                     case TransferWorkload():
                         self._measure_alone(workload, partial(measure_transfer, workload=workload))
                     case IdleWorkload():
@@ -86,24 +99,50 @@ class Measurement:
 
     def _load_everyone(self, loads: list[LoadWorkload]) -> None:
         plan = self._plan
-        with self._running(self._order(), {load.path for load in loads}) as processes:
-            for load in loads:
-                measure = partial(
-                    measure_load, workload=load, seconds=plan.seconds, core=plan.cores.load
-                )
-                for process in processes:
-                    self._record(process, load, partial(measure, process))
+        by_setup: defaultdict[Setup, list[LoadWorkload]] = defaultdict(list)
+        for load in loads:
+            by_setup[load.setup].append(load)
+        for setup, alike in by_setup.items():
+            paths = {load.path for load in alike}
+            with self._running(self._order(setup), paths) as processes:
+                for load in alike:
+                    measure = partial(
+                        measure_load, workload=load, seconds=plan.seconds, core=plan.cores.load
+                    )
+                    for process in processes:
+                        self._record(process, load, partial(measure, process))
+
+    def _measure_pairs(self, workload: PairedWorkload) -> None:
+        plan = self._plan
+        plain = self._order(Setup.PLAIN)
+        for kind, _ in self._order(workload.setup):
+            if (kind, Setup.PLAIN) not in plain:
+                continue
+            pair = [(kind, Setup.PLAIN), (kind, workload.setup)]
+            with self._running(pair, {workload.path}) as processes:
+                if len(processes) == len(pair):
+                    without, layered = processes
+                    measure = partial(
+                        measure_pair,
+                        without,
+                        layered,
+                        workload,
+                        seconds=plan.seconds,
+                        core=plan.cores.load,
+                    )
+                    self._record(layered, workload, measure)
 
     def _measure_alone(
         self, workload: Workload, measure: Callable[[ServerProcess], Outcome]
     ) -> None:
-        for kind in self._order():
-            with self._running([kind], {workload.path}) as processes:
+        (setup,) = setups(workload)
+        for server in self._order(setup):
+            with self._running([server], {workload.path}) as processes:
                 for process in processes:
                     self._record(process, workload, partial(measure, process))
 
     def _burst(self, workload: BurstWorkload) -> None:
-        with self._running(self._order(), {workload.path}) as processes:
+        with self._running(self._order(Setup.PLAIN), {workload.path}) as processes:
             waiting: list[tuple[ServerProcess, Callable[[], Outcome]]] = []
             for process in processes:
                 try:
@@ -113,20 +152,27 @@ class Measurement:
             for process, finish in waiting:
                 self._record(process, workload, finish)
 
-    def _order(self) -> list[ServerKind]:
+    def _order(self, setup: Setup) -> list[tuple[ServerKind, Setup]]:
         servers = self._plan.servers
         first = (self._round - 1) % len(servers)
         turns = (*servers[first:], *servers[:first])
-        return [kind for kind in turns if kind.name not in self._excluded]
+        return [
+            (kind, setup)
+            for kind in turns
+            if kind.offers(setup) and (kind.name, setup) not in self._excluded
+        ]
 
     @contextlib.contextmanager
     def _running(
-        self, kinds: list[ServerKind], paths: Collection[str]
+        self, servers: list[tuple[ServerKind, Setup]], paths: Collection[str]
     ) -> Generator[list[ServerProcess]]:
         """Those servers that start, and that answer the paths rightly."""
         # All exist before the first starts, so that no two have chosen the same port.
         core = self._plan.cores.server
-        processes = [ServerProcess(kind, self._environment, core=core) for kind in kinds]
+        processes = [
+            ServerProcess(kind, self._environment, core=core, setup=setup)
+            for kind, setup in servers
+        ]
         with contextlib.ExitStack() as running:
             for process in processes:
                 running.enter_context(process)
@@ -135,13 +181,19 @@ class Measurement:
     def _is_ready(self, process: ServerProcess, paths: Collection[str]) -> bool:
         try:
             process.wait_ready()
-            problems = list(wrong_answers(process.port, paths))
+            tls = process.setup is Setup.TLS
+            problems = list(wrong_answers(process.port, paths, tls=tls))
         except ServerFailedError as error:
             problems = [str(error)]
         if problems:
-            self._excluded.add(process.kind.name)
-            self._fail(process.kind, None, "; ".join(problems))
+            self._exclude(process.kind, process.setup, "; ".join(problems))
         return not problems
+
+    def _exclude(self, kind: ServerKind, setup: Setup, reason: str) -> None:
+        self._excluded.add((kind.name, setup))
+        for workload in self._plan.workloads:
+            if setup in setups(workload) and all(map(kind.offers, setups(workload))):
+                self._fail(kind, workload.name, reason)
 
     def _record(
         self,
@@ -176,11 +228,11 @@ class Measurement:
         value = outcome.figures[leading]
         self._tell(kind, workload.name, f"{leading.value} {value:.{2 if value < 10 else 1}f}")
 
-    def _fail(self, kind: ServerKind, workload: str | None, reason: str) -> None:
+    def _fail(self, kind: ServerKind, workload: str, reason: str) -> None:
         self.recording.failures.append(
             Failure(server=kind.name, workload=workload, round_number=self._round, reason=reason)
         )
-        self._tell(kind, workload or "start", f"FAILED: {reason}")
+        self._tell(kind, workload, f"FAILED: {reason}")
 
     def _tell(self, kind: ServerKind, subject: str, outcome: str) -> None:
         rounds = f"round {self._round}/{self._plan.rounds}"

@@ -13,7 +13,7 @@ from typing import Self
 from applications import FILE_FOLDER_VARIABLE
 from kestrel_bench.correctness import answers_at_all
 from kestrel_bench.environment import Environment
-from kestrel_bench.servers import BENCHMARK_FOLDER, KESTREL, ServerKind
+from kestrel_bench.servers import BENCHMARK_FOLDER, KESTREL, ServerKind, Setup
 
 _READY_SECONDS = 20.0
 _POLL_SECONDS = 0.05
@@ -31,8 +31,16 @@ class ServerProcess:
     Leaving ends the whole process group, whatever state it is in.
     """
 
-    def __init__(self, kind: ServerKind, environment: Environment, *, core: int) -> None:
+    def __init__(
+        self,
+        kind: ServerKind,
+        environment: Environment,
+        *,
+        core: int,
+        setup: Setup = Setup.PLAIN,
+    ) -> None:
         self.kind: ServerKind = kind
+        self.setup: Setup = setup
         self._port_holder = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._port_holder.getsockname()[1]
         self._environment = environment
@@ -43,7 +51,9 @@ class ServerProcess:
     def __enter__(self) -> Self:
         self._port_holder.close()
         program = self._environment.program(self.kind.program)
-        arguments = self.kind.command_line(self.port)
+        arguments = self.kind.command_line(
+            self.setup, port=self.port, files=self._environment.certificate
+        )
         # Workers that are spawned, not forked, find the application by this path.
         variables = os.environ | {
             "PYTHONPATH": str(BENCHMARK_FOLDER),
@@ -100,7 +110,7 @@ class ServerProcess:
             ServerFailedError: it is not installed, ended, or did not answer in time.
         """
         give_up = time.monotonic() + _READY_SECONDS
-        while not answers_at_all(self.port):
+        while not answers_at_all(self.port, tls=self.setup is Setup.TLS):
             if not self.alive:
                 raise ServerFailedError(self._why_not_started())
             if time.monotonic() > give_up:

@@ -8,6 +8,8 @@ from enum import Enum
 
 from attrs import frozen
 
+from kestrel_bench.servers import Setup
+
 _MIB = 1024 * 1024
 
 
@@ -44,8 +46,38 @@ class LoadWorkload:
     path: str
     shape: Shape
     connections: int
+    setup: Setup = Setup.PLAIN
     served: str | None = None
     """For requests that a server has to reject: the workload of their like that it serves."""
+
+
+@frozen(kw_only=True)
+class PairedWorkload:
+    """A load on two servers in turns, one set up plainly, to see what the other's setup costs."""
+
+    name: str
+    title: str
+    load: LoadWorkload
+    setup: Setup
+
+    @property
+    def path(self) -> str:
+        """That of the load."""
+        return self.load.path
+
+
+@frozen(kw_only=True)
+class ConnectionsWorkload:
+    """Connections that are opened for one request each, or refused, by some processes at once."""
+
+    name: str
+    title: str
+    path: str
+    processes: int
+    setup: Setup
+    refused: bool = False
+    served: str | None = None
+    """As for a `LoadWorkload`."""
 
 
 @frozen(kw_only=True)
@@ -57,6 +89,7 @@ class TransferWorkload:
     path: str
     transfer: Transfer
     body_bytes: int
+    setup: Setup = Setup.PLAIN
 
 
 @frozen(kw_only=True)
@@ -96,7 +129,26 @@ class BurstWorkload:
     bursts: int
 
 
-Workload = LoadWorkload | TransferWorkload | IdleWorkload | SlowPeerWorkload | BurstWorkload
+Workload = (
+    LoadWorkload
+    | PairedWorkload
+    | ConnectionsWorkload
+    | TransferWorkload
+    | IdleWorkload
+    | SlowPeerWorkload
+    | BurstWorkload
+)
+
+
+def setups(workload: Workload) -> tuple[Setup, ...]:
+    """How servers have to be set up for a workload; who can't be takes no part in it."""
+    match workload:
+        case LoadWorkload() | ConnectionsWorkload() | TransferWorkload():
+            return (workload.setup,)
+        case PairedWorkload():
+            return (Setup.PLAIN, workload.setup)
+        case IdleWorkload() | SlowPeerWorkload() | BurstWorkload():
+            return (Setup.PLAIN,)
 
 
 def _load(
@@ -106,6 +158,7 @@ def _load(
     path: str = "/",
     shape: Shape = Shape.PLAIN,
     connections: int = 64,
+    setup: Setup = Setup.PLAIN,
     served: str | None = None,
 ) -> LoadWorkload:
     return LoadWorkload(
@@ -114,6 +167,7 @@ def _load(
         path=path,
         shape=shape,
         connections=connections,
+        setup=setup,
         served=served,
     )
 
@@ -122,9 +176,16 @@ def _rejected(name: str, title: str, shape: Shape, *, served: str = "served-fres
     return _load(name, f"Rejected: {title}", shape=shape, served=served)
 
 
+def _paired(name: str, title: str, setup: Setup, load: LoadWorkload) -> PairedWorkload:
+    return PairedWorkload(name=name, title=title, setup=setup, load=load)
+
+
+_PLAINTEXT = _load("plaintext-64", "Plain text")
+_FRESH = _load("served-fresh", "Served: a connection for each request", shape=Shape.FRESH)
+
 LOAD_WORKLOADS = (
     _load("plaintext-1", "Plain text", connections=1),
-    _load("plaintext-64", "Plain text"),
+    _PLAINTEXT,
     _load("plaintext-512", "Plain text", connections=512),
     _load("pipelined-64", "Plain text, pipelined 16 deep", shape=Shape.PIPELINED),
     _load("browser-64", "Plain text, twelve browser headers", shape=Shape.BROWSER),
@@ -133,7 +194,7 @@ LOAD_WORKLOADS = (
     _load("file-4k", "4 KiB file", path="/file-4k"),
     _load("file-1m", "1 MiB file", path="/file-1m", connections=16),
     # The requests that are rejected take a connection each, and so do those to compare them with.
-    _load("served-fresh", "Served: a connection for each request", shape=Shape.FRESH),
+    _FRESH,
     _load("served-large-head", "Served: the same with 30 KiB", shape=Shape.FRESH_LARGE_HEAD),
     _rejected("rejected-request-line", "a fourth word in the request line", Shape.BAD_REQUEST_LINE),
     _rejected("rejected-header", "a space before a header's colon", Shape.BAD_HEADER),
@@ -144,6 +205,42 @@ LOAD_WORKLOADS = (
         "a header of 40 KiB",
         Shape.TOO_LARGE_HEAD,
         served="served-large-head",
+    ),
+    _load("tls-plaintext-1", "Plain text over TLS", connections=1, setup=Setup.TLS),
+    _load("tls-plaintext-64", "Plain text over TLS", setup=Setup.TLS),
+    _load("tls-plaintext-512", "Plain text over TLS", connections=512, setup=Setup.TLS),
+    _load("tls-response-10k", "10 KiB response over TLS", path="/10k", setup=Setup.TLS),
+)
+PAIRED_WORKLOADS = (
+    _paired("layer-pass-through", "A layer that does nothing", Setup.PASS_THROUGH, _PLAINTEXT),
+    _paired("layer-wiretap-off", "A wiretap, switched off", Setup.WIRETAP_OFF, _PLAINTEXT),
+    _paired("layer-idle", "The watch for idle connections", Setup.IDLE, _PLAINTEXT),
+    _paired("layer-throttle", "A throttle at 1 TB/s", Setup.THROTTLE, _PLAINTEXT),
+    _paired("detect-setup", "Detecting one of two protocols", Setup.DETECT, _FRESH),
+)
+CONNECTIONS_WORKLOADS = (
+    ConnectionsWorkload(
+        name="tls-handshakes",
+        title="A full TLS handshake for each request",
+        path="/",
+        processes=4,
+        setup=Setup.TLS,
+    ),
+    ConnectionsWorkload(
+        name="served-connections",
+        title="Served: connections within the limit",
+        path="/",
+        processes=4,
+        setup=Setup.ADMISSION,
+    ),
+    ConnectionsWorkload(
+        name="refused-connections",
+        title="Refused: connections beyond the limit",
+        path="/",
+        processes=4,
+        setup=Setup.ADMISSION,
+        refused=True,
+        served="served-connections",
     ),
 )
 TRANSFER_WORKLOADS = (
@@ -167,6 +264,22 @@ TRANSFER_WORKLOADS = (
         path="/download",
         transfer=Transfer.DOWNLOAD,
         body_bytes=1024 * _MIB,
+    ),
+    TransferWorkload(
+        name="tls-upload-1g",
+        title="Upload of 1 GiB with its length over TLS",
+        path="/upload",
+        transfer=Transfer.UPLOAD,
+        body_bytes=1024 * _MIB,
+        setup=Setup.TLS,
+    ),
+    TransferWorkload(
+        name="tls-download-1g",
+        title="Download of 1 GiB in pieces of 64 KiB over TLS",
+        path="/download",
+        transfer=Transfer.DOWNLOAD,
+        body_bytes=1024 * _MIB,
+        setup=Setup.TLS,
     ),
 )
 IDLE_WORKLOAD = IdleWorkload(
@@ -213,6 +326,8 @@ BURST_WORKLOADS = (
 )
 WORKLOADS: tuple[Workload, ...] = (
     *LOAD_WORKLOADS,
+    *PAIRED_WORKLOADS,
+    *CONNECTIONS_WORKLOADS,
     *TRANSFER_WORKLOADS,
     IDLE_WORKLOAD,
     *SLOW_PEER_WORKLOADS,

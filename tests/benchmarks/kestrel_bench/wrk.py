@@ -7,7 +7,7 @@ import subprocess
 from attrs import frozen
 
 from kestrel_bench.outcomes import WorkloadFailedError
-from kestrel_bench.servers import BENCHMARK_FOLDER
+from kestrel_bench.servers import BENCHMARK_FOLDER, Setup
 from kestrel_bench.workloads import LoadWorkload, Shape
 
 _SCRIPT = BENCHMARK_FOLDER / "load.lua"
@@ -57,7 +57,8 @@ def load(workload: LoadWorkload, *, port: int, seconds: int, core: int) -> LoadR
     command = ["taskset", "-c", str(core), "wrk", "--threads=1", "--latency"]
     command += [f"--connections={workload.connections}", f"--duration={seconds}s"]
     command += [f"--timeout={_REQUEST_TIMEOUT_SECONDS}s", f"--script={_SCRIPT}"]
-    command += [f"http://127.0.0.1:{port}{workload.path}", "--", workload.shape.value]
+    scheme = "https" if workload.setup is Setup.TLS else "http"
+    command += [f"{scheme}://127.0.0.1:{port}{workload.path}", "--", workload.shape.value]
     try:
         finished = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=seconds + _GRACE_SECONDS
