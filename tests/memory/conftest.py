@@ -35,7 +35,19 @@ def log() -> Generator[ServerLog]:
         yield log
 
 
-@pytest.fixture(params=["at once", "byte by byte", *_WAYS], name="serving")
+# On one version of Python these say all they can; TLS comes with each.
+_SAME_EVERYWHERE = ["through a layer", "through a wiretap"]
+
+
+@pytest.fixture(
+    params=[
+        "at once",
+        "byte by byte",
+        "through tls",
+        *(pytest.param(way, marks=pytest.mark.same_everywhere) for way in _SAME_EVERYWHERE),
+    ],
+    name="serving",
+)
 def serving_(request: pytest.FixtureRequest) -> Serving:
     way = _WAYS[request.param]() if request.param in _WAYS else STRAIGHT
     return serving(byte_by_byte=request.param == "byte by byte", way=way)
