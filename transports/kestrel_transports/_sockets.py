@@ -91,6 +91,7 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
         "connected",
         "gone",
         "input_cut",
+        "is_awaited",
         "poller",
         "state",
         "stops_short",
@@ -107,6 +108,7 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
         self.stops_short = stops_short
         self.input_cut = False
         self.gone: Signal | None = None
+        self.is_awaited = False
         self._closing = False
         self._input = _SocketReader(self)
         self._output = _SocketWriter(self)
@@ -177,7 +179,8 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
         fileno = self.connected.fileno()
         if fileno >= 0:
             self.poller.wake(self)
-            trio.lowlevel.notify_closing(fileno)  # a writer waits through trio
+            if self.is_awaited:  # by a writer, who waits through trio
+                trio.lowlevel.notify_closing(fileno)
             self.poller.remove(self)
             self.connected.close()
 
@@ -290,9 +293,14 @@ class _SocketWriter(PipeWriter):
             self._in_transit_bytes = 0
 
     async def _wait_writable(self) -> None:
-        with suppress(trio.ClosedResourceError):  # or a reader was woken, and we along with it
-            await trio.lowlevel.wait_writable(self._pipe.connected)
-        self._pipe.raise_unless_open()
+        pipe = self._pipe
+        pipe.is_awaited = True
+        try:
+            with suppress(trio.ClosedResourceError):  # or a reader was woken, and we along with it
+                await trio.lowlevel.wait_writable(pipe.connected)
+        finally:
+            pipe.is_awaited = False
+        pipe.raise_unless_open()
 
     async def _transmit_file(self, file: int, offset: int, count: int) -> int:
         try:
