@@ -21,6 +21,7 @@ anybody on the way, and is `trio.BrokenResourceError`.
 """
 
 import ssl
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -81,7 +82,7 @@ class TlsPipe(LayeredPipe):
         self._tls_reader = _TlsReader(
             inner.input, self.session, self._incoming, self._tls_writer, record_end or _ignore
         )
-        self._tls_writer.before_end = self._tls_reader.take_along
+        self._tls_writer.reader = weakref.ref(self._tls_reader)  # no cycle holds OpenSSL's memory
         super().__init__(inner, self._tls_reader, self._tls_writer)
 
     async def do_handshake(self) -> None:
@@ -107,6 +108,8 @@ class TlsPipe(LayeredPipe):
                 # At once, though a server's tickets could wait for its first answer: with them goes
                 # the TCP ACK that a client's Nagle algorithm waits for, 40 ms otherwise.
                 writer.push()
+                if not (session.server_side and session.version() == "TLSv1.3"):
+                    await writer.flush()  # or the peer does not hear that it is done, too
                 self._tls_reader.begin()
                 return
             data = await below.read()
@@ -126,12 +129,9 @@ def _ignore(reason: EndReason) -> None:
     pass
 
 
-def _nothing() -> None:
-    pass
-
-
 class _TlsReader(LayerReader):
     __slots__ = (
+        "__weakref__",
         "_failure",
         "_has_part",
         "_incoming",
@@ -238,15 +238,15 @@ class _TlsWriter(LayerWriter):
         "_session",
         "_skipped_bytes",
         "_transmitting",
-        "before_end",
         "outgoing",
+        "reader",
     )
 
     def __init__(self, inner: PipeWriter, session: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
         super().__init__(inner)
         self._session = session
         self.outgoing = outgoing
-        self.before_end: Callable[[], None] = _nothing
+        self.reader: weakref.ref[_TlsReader] | None = None
         self._in_transit_bytes = 0
         self._skipped_bytes = 0  # of what is given next, for they were encrypted already
         self._transmitting = False  # also when that was cut, so that nothing sound can follow
@@ -349,7 +349,9 @@ class _TlsWriter(LayerWriter):
 
     async def _transmit_eof(self) -> None:
         # Asks for the peer's close_notify, too, which the reader will find if it is not there yet.
-        self.before_end()
+        reader = None if self.reader is None else self.reader()
+        if reader is not None:
+            reader.take_along()
         with suppress(ssl.SSLError):
             self._session.unwrap()
         await self.inner.send(self.outgoing.read())
