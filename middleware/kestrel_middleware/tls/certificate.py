@@ -81,10 +81,13 @@ class Certificate:
         chain = _read_pem(self.certificate, "certificate")
         first = _FIRST_CERTIFICATE.search(chain)
         if first is None:
-            raise ConfigurationError(f"there is no certificate in {self}; it is to be PEM")
+            where = self.certificate if isinstance(self.certificate, Path) else "its data"
+            raise ConfigurationError(f"there is no certificate in {where}; it is to be PEM")
         source, key = self.certificate, self.key
         if key is not None:
             _read_pem(key, "key")  # for its error, which says more than OpenSSL's
+        elif b"PRIVATE KEY-----" not in chain:
+            raise ConfigurationError(f"{self} has no key with it, and none is given besides")
         if self.chain is not None:
             key = key or source
             intermediates = _read_pem(self.chain, "certificate chain")
