@@ -36,6 +36,8 @@ class LayerReader(PipeReader):
 
     __slots__ = ("_holds", "_is_plain", "_looks", "inner")
 
+    read_cancelled: bool
+
     def __init__(self, inner: PipeReader) -> None:
         super().__init__()
         self.inner: PipeReader = inner
