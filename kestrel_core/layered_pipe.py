@@ -10,8 +10,8 @@ directly, and not `read` and `flush`, which would cost as much again as the laye
 layer stands on a pipe nobody else uses that pipe, so their guards against two users are not missed.
 
 A layer whose bytes leave as they came returns from `_transmit_nowait` what the layer below took, so
-nothing is ever left in between. One that changes them, as TLS does, holds what the layer below did
-not take, and overrides `flush` and `flush_nowait` for that.
+nothing is ever left in between. One that changes them, as TLS does, leaves what the layer below did
+not take with that layer, and counts a byte of its own as not taken, so that somebody flushes again.
 """
 
 from collections.abc import Awaitable, Generator

@@ -1,7 +1,8 @@
 """Contexts of OpenSSL for the server's side, made from options once and made anew on change.
 
 Theory of operation. A context costs milliseconds and holds what makes sessions resumable, so there
-is one for each combination of options and ALPN names, kept for good. When one is asked for, and the
+is one for each combination of options and ALPN names, kept until a thousand others were used since
+(a callback may have any number of certificates). When one is asked for, and the
 last look is `check_seconds` ago, its files are looked at; if one has changed, a new context is made,
 and the old one goes on serving its connections. If none can be made (a file is half written, say),
 the old one stays and an error is logged, once for each change.
@@ -26,6 +27,9 @@ from kestrel_middleware.tls.options import ClientCertificates, TlsOptions, TlsVe
 __all__ = ["ServerContext", "ServerContexts"]
 
 _log = logging.getLogger("kestrel.tls")
+
+# Each has some 25 KiB.
+_MOST_KEPT = 1000
 
 
 @attrs.frozen(eq=False)
@@ -66,9 +70,13 @@ class ServerContexts:
         """
         if options.alpn is not None:
             alpn = tuple(options.alpn)
-        kept = self._kept.get((options, alpn))
-        if kept is None:
-            kept = self._kept[options, alpn] = self._keep(options, alpn)
+        kept = self._kept.pop((options, alpn), None)
+        is_new = kept is None
+        kept = kept or self._keep(options, alpn)
+        self._kept[options, alpn] = kept  # behind all that were used before
+        if is_new:
+            if len(self._kept) > _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
         elif self._check_seconds is not None:
             now = time.monotonic()
             if now - kept.checked_at >= self._check_seconds:
