@@ -197,8 +197,9 @@ class Server:
         """Stop accepting, let what is under way finish, and cut what is left after `seconds`.
 
         Before that it goes on accepting for `notice_seconds`, in which health checks that ask
-        `ConnectionContext.draining` say so, and load balancers look elsewhere. Always ends, and `serve` with it. Returns how many connections were cut. It may be called
-        by several tasks: each waits as long as it asked for.
+        `ConnectionContext.draining` say so, and load balancers look elsewhere. Always ends, and
+        `serve` with it. Returns how many connections were cut. It may be called by several tasks:
+        each waits as long as it asked for.
         """
         if self._serving is None:
             return 0

@@ -202,7 +202,7 @@ def _hosts(registry: Registry, texts: Sequence[PluginText]) -> Mapping[str, obje
     for text in texts:
         if text.name in hosts:
             raise ConfigurationError(f"--sni has two entries for {text.name}")
-        hosts[text.name] = plugin_from_text(kind, text)
+        hosts[text.name] = plugin_from_text(kind, text, noun="--sni")
     return hosts
 
 

@@ -10,10 +10,13 @@ from kestrel_core.plugin_options.text import PluginText
 __all__ = ["plugin_from_text", "plugin_from_values"]
 
 
-def plugin_from_text(plugin: Callable[..., object], text: PluginText, *first: object) -> object:
+def plugin_from_text(
+    plugin: Callable[..., object], text: PluginText, *first: object, noun: str = "plug-in"
+) -> object:
     """Call `plugin` with `first` and with the options that `text` has.
 
-    An option that is repeated makes a sequence longer. The name in `text` is not looked at.
+    An option that is repeated makes a sequence longer. The name in `text` is not looked at. An
+    error calls the text a bad `noun`.
 
     Raises:
         ConfigurationError: an option is unknown or missing, or has a value that it may not have.
@@ -22,7 +25,7 @@ def plugin_from_text(plugin: Callable[..., object], text: PluginText, *first: ob
     grouped: dict[str, list[str]] = {}
     for key, value in text.options:
         grouped.setdefault(key.replace("-", "_"), []).append(value)
-    making = _Making(plugin, text.name, f"bad plug-in {str(text)!r}: ", first)
+    making = _Making(plugin, text.name, f"bad {noun} {str(text)!r}: ", first)
     return making.make(
         {name: partial(making.read, texts) for name, texts in grouped.items()},
     )

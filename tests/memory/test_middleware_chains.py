@@ -150,16 +150,17 @@ def test_bytes_in_are_bytes_out(
 ) -> None:
     async def converse() -> None:
         served: list[EndReason | None] = []
+        through = trio.Event()
 
         async def handle(connection: Connection) -> None:
             await _act(connection, server, client, 0)
             served.append(connection.end_reason)
+            through.set()
 
         async def talk(connection: Connection) -> None:
             await _act(connection, client, server, 1)
             # Stay until the server is through, as leaving is a matter of its own.
-            while len(served) == 0:
-                await trio.sleep(0.1)
+            await through.wait()
 
         with trio.fail_after(_SECONDS):
             async with open_server(

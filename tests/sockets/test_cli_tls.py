@@ -239,7 +239,7 @@ def test_a_certificate_for_development(folder: Path) -> None:
     ("arguments", "told"),
     [
         (["--certfile=none.pem"], "tls: the certificate none.pem cannot be read: No such file"),
-        (["--certfile=cert.pem"], "tls: the certificate cert.pem cannot be used: there is no key"),
+        (["--certfile=cert.pem"], "tls: the certificate cert.pem has no key with it"),
         (
             [*CERTIFICATE, "--client-certificates=require"],
             "tls: clients are asked for certificates, but --ca-certs, which says who",
@@ -248,7 +248,7 @@ def test_a_certificate_for_development(folder: Path) -> None:
             [*CERTIFICATE, "--sni=a b:certificate=other.pem"],
             "tls: 'a b' is no server name; write www.example.com",
         ),
-        ([*CERTIFICATE, "--sni=a:file=b"], "bad plug-in 'a:file=b': a has no option 'file'"),
+        ([*CERTIFICATE, "--sni=a:file=b"], "bad --sni 'a:file=b': a has no option 'file'"),
         (["--middleware=tls"], "--middleware tls is the place of the TLS that --certfile"),
         ([*CERTIFICATE, "--middleware=tls:certificate=cert.pem"], "bad plug-in 'tls:certificate="),
         (

@@ -325,9 +325,11 @@ def test_count_bytes() -> None:
 
 
 def test_greeting() -> None:
-    with running(sys.executable, EXAMPLES / "greeting.py", ANY_PORT) as program:
-        with socket.create_connection(("127.0.0.1", program.wait_for_port())) as peer:
-            assert exchange(peer, b"x") == b"hi\nhi\nx"
+    with (
+        running(sys.executable, EXAMPLES / "greeting.py", ANY_PORT) as program,
+        socket.create_connection(("127.0.0.1", program.wait_for_port())) as peer,
+    ):
+        assert exchange(peer, b"x") == b"hi\nhi\nx"
 
 
 def test_behind_haproxy() -> None:
@@ -338,10 +340,12 @@ def test_behind_haproxy() -> None:
             answer = exchange(peer, line + b"GET / HTTP/1.0\r\n\r\n")
         assert answer.endswith(b"client 203.0.113.7:4711, which connected to 192.0.2.1:443")
         upstream = f"tcp://127.0.0.1:{port}"
-        with running(sys.executable, EXAMPLES / "tcp_proxy.py", ANY_PORT, upstream) as proxy:
-            with socket.create_connection(("127.0.0.1", proxy.wait_for_port())) as peer:
-                client = f"client 127.0.0.1:{peer.getsockname()[1]},".encode()
-                assert client in exchange(peer, b"GET / HTTP/1.0\r\n\r\n")
+        with (
+            running(sys.executable, EXAMPLES / "tcp_proxy.py", ANY_PORT, upstream) as proxy,
+            socket.create_connection(("127.0.0.1", proxy.wait_for_port())) as peer,
+        ):
+            client = f"client 127.0.0.1:{peer.getsockname()[1]},".encode()
+            assert client in exchange(peer, b"GET / HTTP/1.0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
