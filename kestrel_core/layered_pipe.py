@@ -34,7 +34,7 @@ class LayerReader(PipeReader):
     that need not look at everything clears `_looks` for as long.
     """
 
-    __slots__ = ("_holds", "_is_plain", "_looks", "inner")
+    __slots__ = ("_holds", "_is_over_plain", "_is_plain", "_looks", "inner")
 
     read_cancelled: bool
 
@@ -44,7 +44,9 @@ class LayerReader(PipeReader):
         """The reader below, which nobody else reads from now on."""
         self._holds = False
         self._looks = type(self).arrived is not LayerReader.arrived
+        # What is not overridden is done in place, on the hot path.
         self._is_plain = type(self)._take_over is LayerReader._take_over
+        self._is_over_plain = type(inner).advance is PipeReader.advance
 
     def arrived(self, data: bytes) -> bytes:
         """Return what the layer shows for `data`, which came from below; b"" shows nothing yet.
@@ -74,7 +76,11 @@ class LayerReader(PipeReader):
                         data = inner._buffer
                         if data and self._is_plain and not self._buffer:
                             # As `_take_over` does: the hot path.
-                            inner.advance(len(data))
+                            if self._is_over_plain:
+                                inner._buffer = b""
+                                inner._examined = 0
+                            else:
+                                inner.advance(len(data))
                             self._buffer = self.arrived(data) if self._looks else data
                         else:
                             self._take_over()
@@ -134,7 +140,7 @@ class LayerReader(PipeReader):
 class LayerWriter(PipeWriter):
     """Writes through to `inner`; a subclass sees in `leaving` what leaves, while `_looks` is set."""
 
-    __slots__ = ("_looks", "inner")
+    __slots__ = ("_is_plain", "_looks", "inner")
 
     unflushed_bytes: int
 
@@ -143,6 +149,7 @@ class LayerWriter(PipeWriter):
         self.inner: PipeWriter = inner
         """The writer below, which nobody else writes to from now on."""
         self._looks = type(self).leaving is not LayerWriter.leaving
+        self._is_plain = type(self)._transmit_nowait is LayerWriter._transmit_nowait
 
     @property
     def backlog_bytes(self) -> int:
@@ -164,6 +171,39 @@ class LayerWriter(PipeWriter):
         if data:
             self._chunks.append(data)
             self.unflushed_bytes += len(data)
+
+    def flush_nowait(self) -> None:
+        """See `PipeWriter`; written out, as `LayerReader.read` is."""
+        inner, chunks = self.inner, self._chunks
+        if (
+            self._is_plain
+            and chunks
+            and not inner.unflushed_bytes
+            and not (self._flushing or self._closed or self._broken)
+            and not (inner._closed or inner._broken)
+        ):
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            sent = inner._transmit_nowait(data)
+            if sent == len(data) and not inner._broken:
+                self.unflushed_bytes = 0
+                if self._looks:
+                    self.leaving(data)
+            else:
+                self._note_partly_sent(data, sent)
+        else:
+            super().flush_nowait()
+
+    def _note_partly_sent(self, data: bytes | memoryview, sent: int) -> None:
+        """Keep what the layer below has not taken; or nothing, if it broke."""
+        if self.inner._broken:
+            self._broken = True
+            self.unflushed_bytes = 0
+            return
+        if sent and self._looks:
+            self.leaving(memoryview(data)[:sent])
+        self._chunks.append(memoryview(data)[sent:])
+        self.unflushed_bytes = len(data) - sent
 
     def leaving(self, data: bytes | memoryview) -> None:
         """Hear of bytes as the layer below is given them; a view is good until this returns."""

@@ -15,6 +15,9 @@ from kestrel_protocols.http1.request_head import FieldBlocks, RequestLines
 
 __all__ = ["Http1"]
 
+# On the hot path a member of an Enum, looked up through its class, costs as much as a call.
+_YES = Sniff.YES
+
 # No method that is registered with IANA is longer than 17 characters ("UPDATEREDIRECTREF"); this
 # allows for more.
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}"
@@ -25,6 +28,9 @@ _HTTP2_PREFACE = b"PRI * HTTP/2"
 # How others begin that look like a request with an odd method, too: SSH (RFC 4253, 4.2) and version
 # 1 of the PROXY protocol.
 _OTHERS = (b"SSH-", b"PROXY ")
+
+# How nearly all begin that are no others, which is told at once.
+_NO_OTHERS = (b"GET /", b"POST /", b"HEAD /", b"PUT /", b"DELETE /", b"PATCH /", b"OPTIONS /")
 
 
 class Http1(Protocol):
@@ -80,6 +86,8 @@ class Http1(Protocol):
 
     def sniff(self, prefix: bytes) -> Sniff:
         """Recognize a method and the beginning of a target."""
+        if prefix.startswith(_NO_OTHERS):
+            return _YES
         if prefix.startswith(_OTHERS):
             return Sniff.NO
         match = self._request_line_so_far.match(prefix)
