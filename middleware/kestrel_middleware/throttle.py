@@ -53,7 +53,7 @@ class Throttle(Layer):
     Inside of TLS it counts plaintext, outside what is on the wire, without the headers of packets.
 
     Raises:
-        ValueError: a number is out of its range, or a burst has no rate.
+        ValueError: a number is out of its range, or there is no rate.
     """
 
     name = "throttle"
@@ -69,10 +69,9 @@ class Throttle(Layer):
     given."""
 
     def __attrs_post_init__(self) -> None:
-        rates = (self.read_bytes_per_second, self.write_bytes_per_second)
-        if self.burst_bytes is not None and rates == (None, None):
+        if self.read_bytes_per_second is None and self.write_bytes_per_second is None:
             raise ValueError(
-                "burst_bytes is of no use without read_bytes_per_second or write_bytes_per_second"
+                "a throttle without read_bytes_per_second or write_bytes_per_second limits nothing"
             )
 
     async def __call__(self, connection: Connection, following: ConnectionHandler) -> None:
