@@ -38,7 +38,7 @@ test: $(installed)test  ## run the tests; ARGS='tests/unit -k limits' is handed 
 	$(bin)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: lint types completeness contracts docs package coverage test-all  ## everything CI checks, in its order
+check: lint types completeness contracts docs package test-everywhere  ## everything CI checks, in its order
 
 .PHONY: lint
 lint: $(installed)lint  ## formatting and lint rules, nothing is changed
@@ -70,12 +70,28 @@ coverage: $(installed)test  ## run the tests and report what they do not reach
 	$(bin)/coverage combine --quiet
 	$(bin)/coverage report
 
+.PHONY: test-everywhere
+test-everywhere: $(installed)test  ## coverage, and beside it test-all
+	@$(MAKE) test-all >.test-all.log 2>&1 & others=$$!; \
+	$(MAKE) coverage; status=$$?; \
+	wait $$others || status=1; cat .test-all.log; exit $$status
+
 .PHONY: test-all
-test-all: $(installed)test  ## run the tests on every other supported Python of this machine
+test-all: $(installed)test  ## run the tests on every other supported Python of this machine, all at once
 	@own=$$($(bin)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	running=; \
 	for version in $$(.ci/find-pythons | cut -d' ' -f1); do \
-	    if [ $$version != $$own ]; then $(MAKE) test-$$version || exit; fi; \
-	done
+	    if [ $$version != $$own ]; then \
+	        echo "testing on $$version"; \
+	        $(MAKE) test-$$version >.test-$$version.log 2>&1 & running="$$running $$!:$$version"; \
+	    fi; \
+	done; \
+	failed=0; \
+	for each in $$running; do \
+	    log=.test-$${each#*:}.log; \
+	    if wait $${each%%:*}; then tail -n 3 $$log; else cat $$log; failed=1; fi; \
+	done; \
+	exit $$failed
 
 test-3.%: .venv-3.%/.installed-test
 	.venv-3.$*/bin/python -m pytest -m "not same_everywhere"
@@ -110,7 +126,7 @@ format: $(installed)lint  ## rewrite the code in the house's format
 
 .PHONY: clean
 clean:  ## remove what the targets made, but for the environments
-	rm -rf .site build $(wheel_directory) htmlcov .coverage .coverage.* \
+	rm -rf .site build $(wheel_directory) htmlcov .coverage .coverage.* .test-*.log \
 	    .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(code) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -89,7 +89,7 @@ def test_a_class_is_made_and_anything_else_is_it(registry: Registry) -> None:
         ),
         ("counting:most=x", "bad plug-in 'counting:most=x': counting cannot have that most: 'x'"),
         ("counting:most", "bad plug-in 'counting:most': an option is written most=value"),
-        ("counter", "there is no middleware called 'counter'; known: counting, "),
+        ("counter", "there is no middleware called 'counter'; known: admission, counting, "),
     ],
 )
 def test_what_is_no_middleware(registry: Registry, text: str, fault: str) -> None:
