@@ -20,7 +20,8 @@ import attrs
 import trio
 
 from kestrel_core.admission import Admission
-from kestrel_core.connection import Connection, close_within
+from kestrel_core.connection import Connection
+from kestrel_core.containment import close_contained, log_end, run_contained
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import ConfigurationError, KestrelError
@@ -39,7 +40,6 @@ __all__ = ["Server"]
 _malloc_trim = find_malloc_trim()
 
 _log = logging.getLogger("kestrel.server")
-_connection_log = logging.getLogger("kestrel.connection")
 
 
 @attrs.frozen
@@ -335,25 +335,21 @@ class Server:
     async def _run(self, bound: _Bound, connection: Connection) -> None:
         """Serve one connection from accept to close; the boundary that no error crosses."""
         try:
-            await _contain(connection, bound.handler)
+            await run_contained(connection, bound.handler)
             connection.record_end(EndReason.COMPLETED)
         except BaseException:  # cancelled, by `abort` or by the drain's deadline
             connection.abort(EndReason.APP_SHUTDOWN_TIMEOUT)
             raise
         finally:
-            await _contain(connection, self._close)
+            await close_contained(connection, self.limits.linger_seconds)
             del self._connections[connection], bound.connections[connection]
             self._note_connections()
-            if _connection_log.isEnabledFor(logging.DEBUG):
-                _log_end(connection)
-
-    async def _close(self, connection: Connection) -> None:
-        await close_within(connection, self.limits.linger_seconds)
+            log_end(connection)
 
     async def _refuse(self, connection: Connection) -> None:
         connection.abort(EndReason.MAX_CONCURRENT_CONNECTIONS_EXCEEDED)
-        await _contain(connection, self._close)
-        _log_end(connection)
+        await close_contained(connection, self.limits.linger_seconds)
+        log_end(connection)
 
 
 def _check_stack(transport: Transport, listen: _Listen) -> None:
@@ -394,45 +390,3 @@ def _admissions(stack: Sequence[Middleware]) -> list[Admission]:
 
 def _is_admission(middleware: Middleware) -> bool:
     return isinstance(middleware, Admission)
-
-
-async def _contain(connection: Connection, step: ConnectionHandler) -> None:
-    """Take a step of the connection; what it raises ends the connection and goes no further."""
-    try:
-        await step(connection)
-    except BaseExceptionGroup as group:
-        faults, rest = group.split(Exception)
-        if faults is not None:
-            _record_failure(connection, faults)
-        if rest is not None:
-            raise rest from None
-    except Exception as error:
-        _record_failure(connection, error)
-
-
-def _record_failure(connection: Connection, error: Exception) -> None:
-    """Tell a peer that went away from a fault of ours, and log the latter."""
-    if _is_peer_gone(error):
-        connection.record_end(EndReason.CONNECTION_RESET)
-    else:
-        connection.abort(EndReason.OTHER_ERROR)
-        _connection_log.error("connection %s: its handler raised", connection.id, exc_info=error)
-
-
-def _is_peer_gone(error: BaseException) -> bool:
-    match error:
-        case BaseExceptionGroup(exceptions=parts):
-            return all(_is_peer_gone(part) for part in parts)
-        case _:
-            return isinstance(error, trio.BrokenResourceError)
-
-
-def _log_end(connection: Connection) -> None:
-    reason = connection.end_reason
-    _connection_log.debug(
-        "connection %s from %s ended: %s",
-        connection.id,
-        connection.remote,
-        reason.value if reason is not None else "unknown",
-        extra={"connection_id": connection.id, "end_reason": reason},
-    )

@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import cast
+from typing import TypeAlias, cast
 
 import attrs
+import pytest
 import trio
 import trustme
 
@@ -29,9 +30,11 @@ __all__ = [
     "SERVER_NAME",
     "Echo",
     "Issued",
+    "MakeContext",
     "TlsPeer",
     "TlsSite",
     "authority",
+    "by_each_version",
     "certificate",
     "expired",
     "handshake",
@@ -124,6 +127,12 @@ def trusting(
 def tls_1_2() -> ssl.SSLContext:
     """Return a client's context that knows nothing newer."""
     return trusting(highest=ssl.TLSVersion.TLSv1_2)
+
+
+MakeContext: TypeAlias = Callable[[], ssl.SSLContext]
+
+by_each_version = pytest.mark.parametrize("make_context", [tls_1_2, trusting])
+"""Runs a test with a client of TLS 1.2, and with one of TLS 1.3."""
 
 
 @cache

@@ -25,6 +25,7 @@ from kestrel_core.errors import ConfigurationError
 from kestrel_core.features import TlsInfo
 from kestrel_core.middleware import ConnectionHandler, Middleware, compose
 from kestrel_core.protocol import Detection, Protocol, Sniff, SniffedLayer
+from kestrel_core.validators import above_zero
 
 __all__ = ["Detect"]
 
@@ -36,11 +37,6 @@ _YES, _NO, _MORE = Sniff.YES, Sniff.NO, Sniff.MORE
 _log = logging.getLogger("kestrel.detect")
 
 _Entry: TypeAlias = Protocol | SniffedLayer
-
-
-def _above_zero(_detect: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be above zero, not {value}")
 
 
 def _distinct(
@@ -87,11 +83,11 @@ class Detect(Detection):
     entries: Sequence[_Entry] = attrs.field(converter=tuple[_Entry, ...], validator=_distinct)
     """What is looked for; the first that fits is taken."""
 
-    max_prefix_bytes: int = attrs.field(default=16 * 1024, kw_only=True, validator=_above_zero)
+    max_prefix_bytes: int = attrs.field(default=16 * 1024, kw_only=True, validator=above_zero)
     """Bytes after which a peer that fits nothing yet will not do so any more (nginx:
     `preread_buffer_size`)."""
 
-    seconds: float = attrs.field(default=30.0, kw_only=True, validator=_above_zero)
+    seconds: float = attrs.field(default=30.0, kw_only=True, validator=above_zero)
     """How long a peer may take until it is clear what it speaks (nginx: `preread_timeout`), and
     again inside of each layer."""
 

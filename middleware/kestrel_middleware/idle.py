@@ -9,23 +9,17 @@ What a slow peer takes from the kernel's buffers moves, too, though nobody here 
 bytes that it has not taken have become fewer.
 """
 
-from typing import Any
-
 import attrs
 
 from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_core.layered_pipe import LayeredPipe, LayerReader, LayerWriter
 from kestrel_core.middleware import ConnectionHandler, Layer, serve_over
+from kestrel_core.validators import above_zero_and_finite
 
 __all__ = ["Idle"]
 
 _CHECKS_PER_SPAN = 8
-
-
-def _above_zero(_idle: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{attribute.name} must be above zero and finite, not {value}")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -42,7 +36,7 @@ class Idle(Layer):
 
     name = "idle"
 
-    seconds: float = attrs.field(default=600.0, validator=_above_zero)
+    seconds: float = attrs.field(default=600.0, validator=above_zero_and_finite)
     """How long nothing may move; the end may come later by an eighth of that. (nginx ends a
     proxied stream after 600 s, `proxy_timeout`.)"""
 

@@ -27,6 +27,7 @@ from kestrel_core.middleware import ConnectionHandler, Layer, serve_over
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
 from kestrel_core.timers import Deadline, Timers
+from kestrel_core.validators import above_zero_and_finite, at_least_one, or_none
 
 __all__ = ["Throttle"]
 
@@ -34,16 +35,6 @@ _PIECES_PER_SECOND = 10
 
 # What is forgotten to a computation in floating point.
 _ROUNDING_BYTES = 1e-6
-
-
-def _above_zero(_throttle: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
-    if value is not None and not 0 < value < float("inf"):
-        raise ValueError(f"{attribute.name} must be above zero and finite, not {value}")
-
-
-def _at_least_one(_throttle: object, attribute: "attrs.Attribute[Any]", value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{attribute.name} must be at least 1, not {value}")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -58,13 +49,17 @@ class Throttle(Layer):
 
     name = "throttle"
 
-    read_bytes_per_second: float | None = attrs.field(default=None, validator=_above_zero)
+    read_bytes_per_second: float | None = attrs.field(
+        default=None, validator=or_none(above_zero_and_finite)
+    )
     """How fast the peer may send; None is as fast as it likes."""
 
-    write_bytes_per_second: float | None = attrs.field(default=None, validator=_above_zero)
+    write_bytes_per_second: float | None = attrs.field(
+        default=None, validator=or_none(above_zero_and_finite)
+    )
     """How fast the peer is sent to; None is as fast as it takes it."""
 
-    burst_bytes: int | None = attrs.field(default=None, validator=_at_least_one)
+    burst_bytes: int | None = attrs.field(default=None, validator=or_none(at_least_one))
     """How much may go at once after a quiet time, in each direction; a second's bytes, unless
     given."""
 

@@ -7,7 +7,6 @@ other goes on. When either side breaks the other is aborted and both tasks end. 
 """
 
 import logging
-from typing import Any
 
 import attrs
 import trio
@@ -18,6 +17,7 @@ from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.registry import Registry
 from kestrel_core.transport import TransportContext
+from kestrel_core.validators import above_zero
 
 __all__ = ["Forward"]
 
@@ -26,11 +26,6 @@ _log = logging.getLogger("kestrel.forward")
 
 def _endpoint(given: Endpoint | str) -> Endpoint:
     return given if isinstance(given, Endpoint) else Endpoint.parse(given)
-
-
-def _above_zero(_forward: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be above zero, not {value}")
 
 
 @attrs.define(eq=False)
@@ -50,7 +45,7 @@ class Forward:
     to: Endpoint = attrs.field(converter=_endpoint)
     """Where to, such as tcp://127.0.0.1:22 or unix:///run/sshd.sock."""
 
-    connect_seconds: float = attrs.field(default=60.0, kw_only=True, validator=_above_zero)
+    connect_seconds: float = attrs.field(default=60.0, kw_only=True, validator=above_zero)
     """How long connecting there may take (nginx: `proxy_connect_timeout`)."""
 
     registry: Registry = attrs.field(factory=Registry, kw_only=True, repr=False)

@@ -597,12 +597,13 @@ async def test_a_transport_that_cannot_close_ends_nobody_else(
     admission = ConnectionAdmission(deny="192.0.2.7")
     async with open_transport_context() as context:
         inner = OneMoreListener(context)
-        inner.send.send_nowait(
-            CannotClose(duplex_pipe_pair()[0], context, remote=Address("192.0.2.7"))
-        )
+        bad = CannotClose(duplex_pipe_pair()[0], context, remote=Address("192.0.2.7"))
+        inner.send.send_nowait(bad)
         good, _ = inner.connect()
         assert await admission.wrap(inner).accept() is good
-    assert [record.levelname for record in log.records] == ["WARNING", "ERROR"]
+    warning, error = log.records
+    assert (warning.levelname, error.levelname) == ("WARNING", "ERROR")
+    assert error.getMessage() == f"connection {bad.id}: its transport cannot be closed"
     log.records.clear()
     assert log.ends == [DENIED]
 

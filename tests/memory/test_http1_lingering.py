@@ -5,11 +5,12 @@ import trio
 from trio.testing import MockClock
 
 from kestrel_core.connection import Connection
-from kestrel_core.duplex_pipe import DuplexPipe, PipeStream
+from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.end_reason import EndReason
 from kestrel_core.limits import Limits
 from kestrel_core.middleware import ConnectionHandler
 from kestrel_protocols.asgi.events import Receive, Scope, Send
+from tests.both_ways_only import BothWaysOnly
 from tests.http1_site import ServerLog, Serving, answer, echo
 from tests.raw_client import GET, post, request
 
@@ -137,25 +138,6 @@ async def test_after_an_answer_that_came_before_the_body(
         await client.aclose()
         await site.all_ended()
         assert autojump_clock.current_time() < 0.1
-
-
-class BothWaysOnly(trio.abc.Stream):
-    """A stream that cannot end one direction alone, as TLS cannot."""
-
-    def __init__(self, inner: PipeStream) -> None:
-        self.inner = inner
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await self.inner.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 async def both_ways_only(connection: Connection, following: ConnectionHandler) -> None:

@@ -20,6 +20,7 @@ from kestrel_core.middleware import ConnectionHandler, needs_bytes
 from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.server import Server
 from kestrel_core.transport import Listener, Transport, TransportContext
+from tests.both_ways_only import BothWaysOnly
 
 
 class FakeListener(Listener):
@@ -243,19 +244,7 @@ async def test_a_transport_with_a_fault_is_not_taken_for_a_drain(
 async def test_a_pipe_that_cannot_be_closed_hurts_nobody_else(
     caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    class Unclosable(trio.abc.Stream):
-        def __init__(self, inner: trio.abc.Stream) -> None:
-            self.inner = inner
-
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            await self.inner.send_all(data)
-
-        async def wait_send_all_might_not_block(self) -> None:
-            await self.inner.wait_send_all_might_not_block()
-
-        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-            return await self.inner.receive_some(max_bytes)
-
+    class Unclosable(BothWaysOnly):
         async def aclose(self) -> None:
             await trio.lowlevel.checkpoint()
             raise OSError("it will not close")
@@ -273,7 +262,7 @@ async def test_a_pipe_that_cannot_be_closed_hurts_nobody_else(
         assert list(server.connections) == [neighbour]
         assert failing.end_reason is EndReason.COMPLETED
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
-    assert failing.id in record.getMessage()
+    assert record.getMessage() == f"connection {failing.id}: its transport cannot be closed"
 
 
 async def test_who_is_refused_is_really_closed(autojump_clock: MockClock) -> None:

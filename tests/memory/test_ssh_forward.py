@@ -25,6 +25,7 @@ from kestrel_protocols.forward import Forward
 from kestrel_protocols.http import HttpExchange
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.ssh import SshForward
+from tests.both_ways_only import BothWaysOnly
 from tests.http1_site import ServerLog
 from tests.raw_client import GET, RawClient
 
@@ -258,25 +259,6 @@ def test_mistakes() -> None:
 # Under middleware, and found by detection -------------------------------------------------------
 
 
-class OneWayEnd(trio.abc.Stream):
-    """A stream that can only end as a whole."""
-
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self.inner = inner
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.inner.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
 async def test_where_an_end_cannot_be_told_alone_all_ends(
     log: ServerLog, autojump_clock: MockClock
 ) -> None:
@@ -288,7 +270,7 @@ async def test_where_an_end_cannot_be_told_alone_all_ends(
 
     async def no_half_close(connection: Connection, following: ConnectionHandler) -> None:
         inner = connection.transport
-        connection.transport = DuplexPipe.from_stream(OneWayEnd(inner.as_stream()))
+        connection.transport = DuplexPipe.from_stream(BothWaysOnly(inner.as_stream()))
         try:
             await following(connection)
         finally:

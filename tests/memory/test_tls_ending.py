@@ -1,7 +1,6 @@
 """How TLS ends: a clean end is told from one that somebody may have made on the way."""
 
 import ssl
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -17,11 +16,7 @@ from kestrel_protocols.asgi.events import Receive, Scope, Send
 from kestrel_protocols.http1 import Http1
 from tests.http1_site import Disconnected, answer, read_body
 from tests.raw_client import GET, UnexpectedEnd, post, request
-from tests.tls_site import TlsPeer, serving_tls, shaken_pair, tls_1_2, trusting
-
-by_each_version = pytest.mark.parametrize("make_context", [tls_1_2, trusting])
-
-MakeContext = Callable[[], ssl.SSLContext]
+from tests.tls_site import MakeContext, TlsPeer, by_each_version, serving_tls, shaken_pair
 
 LAST = request(b"connection: close")
 

@@ -16,16 +16,13 @@ from tests.tls_records import ALERT, HANDSHAKE, ClientRecords, split_records
 from tests.tls_site import (
     SERVER_NAME,
     Echo,
+    MakeContext,
     TlsPeer,
     TlsSite,
+    by_each_version,
     serving_tls,
-    tls_1_2,
     trusting,
 )
-
-by_each_version = pytest.mark.parametrize("make_context", [tls_1_2, trusting])
-
-MakeContext = Callable[[], ssl.SSLContext]
 
 
 async def forging_peer(site: TlsSite, path: Path) -> tuple[TlsPeer, ClientRecords]:

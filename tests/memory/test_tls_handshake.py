@@ -1,7 +1,6 @@
 """Handshakes that go wrong, or in an odd way: each ends with a reason, and the server goes on."""
 
 import ssl
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -17,17 +16,15 @@ from tests.tls_records import split_records
 from tests.tls_site import (
     SERVER_NAME,
     Echo,
+    MakeContext,
     TlsPeer,
     TlsSite,
+    by_each_version,
     serving_tls,
     tls,
     tls_1_2,
     trusting,
 )
-
-by_each_version = pytest.mark.parametrize("make_context", [tls_1_2, trusting])
-
-MakeContext = Callable[[], ssl.SSLContext]
 
 
 async def goes_on(site: TlsSite) -> None:

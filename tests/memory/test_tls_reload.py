@@ -229,15 +229,17 @@ async def test_a_key_that_comes_after_its_certificate(
         take_news(site)
 
 
-async def test_each_name_has_files_of_its_own(tmp_path: Path, autojump_clock: MockClock) -> None:
-    one, other = tmp_path / "one.pem", tmp_path / "other.pem"
+def with_two_names(one: Path, other: Path, reload_seconds: float | None) -> Tls:
+    """Write to both files; return TLS that shows `other` for other.example, and else `one`."""
     for path in (one, other):
         put(path, OLD.chain + OLD.key)
-    layer = Tls(
-        certificate=one,
-        hosts={"other.example": TlsOptions(certificate=other)},
-        reload_seconds=AT_ONCE,
-    )
+    hosts = {"other.example": TlsOptions(certificate=other)}
+    return Tls(certificate=one, hosts=hosts, reload_seconds=reload_seconds)
+
+
+async def test_each_name_has_files_of_its_own(tmp_path: Path, autojump_clock: MockClock) -> None:
+    one, other = tmp_path / "one.pem", tmp_path / "other.pem"
+    layer = with_two_names(one, other, AT_ONCE)
     async with serving_tls(layer, Echo()) as site:
         put(other, NEW.chain + NEW.key)
         assert await shown(site) == OLD.der
@@ -248,13 +250,7 @@ async def test_each_name_has_files_of_its_own(tmp_path: Path, autojump_clock: Mo
 
 async def test_reloading_is_all_or_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     one, other = tmp_path / "one.pem", tmp_path / "other.pem"
-    for path in (one, other):
-        put(path, OLD.chain + OLD.key)
-    layer = Tls(
-        certificate=one,
-        hosts={"other.example": TlsOptions(certificate=other)},
-        reload_seconds=None,
-    )
+    layer = with_two_names(one, other, None)
     async with serving_tls(layer, Echo()) as site:
         put(one, NEW.chain + NEW.key)
         put(other, b"")

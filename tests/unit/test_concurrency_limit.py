@@ -175,10 +175,13 @@ def test_options() -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"max_concurrent": 0}, "max_concurrent: it is 1"),
-        ({"max_concurrent": 1, "max_queued": -1}, "max_queued: it is 0"),
+        ({"max_concurrent": 0}, "max_concurrent must be at least 1, not 0"),
+        ({"max_concurrent": 1, "max_queued": -1}, "max_queued must be zero or above, not -1"),
         ({"max_concurrent": 1, "queue_seconds": 1}, "queue_seconds: nobody waits"),
-        ({"max_concurrent": 1, "max_queued": 1, "queue_seconds": 0}, "queue_seconds: it is more"),
+        (
+            {"max_concurrent": 1, "max_queued": 1, "queue_seconds": 0},
+            "queue_seconds must be above zero, not 0",
+        ),
         ({"max_concurrent": 1, "status": 500}, "status: it is 429"),
     ],
 )

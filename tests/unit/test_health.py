@@ -146,7 +146,7 @@ def test_options() -> None:
         ({"live_path": "up"}, "live_path: a path begins"),
         ({"ready_path": "up"}, "ready_path: a path begins"),
         ({"ready_path": "/livez"}, "ready_path: it is another"),
-        ({"check_seconds": 0}, "check_seconds: it is more"),
+        ({"check_seconds": 0}, "check_seconds must be above zero and finite, not 0"),
     ]
     for options, fault in cases:
         with pytest.raises(ValueError, match=fault):

@@ -318,7 +318,10 @@ def test_options_as_text() -> None:
         ({"limit": "5/s", "by": "colour"}, "'colour' is nothing to tell requests apart by"),
         ({"limit": "5/s", "by": "header:"}, "nothing to tell requests apart by"),
         ({"limit": "5/s", "by": []}, "told apart by something"),
-        ({"limit": "5/s", "storage_seconds": 0}, "storage_seconds: it is more than 0"),
+        (
+            {"limit": "5/s", "storage_seconds": 0},
+            "storage_seconds must be above zero and finite, not 0",
+        ),
         ({"limit": "5/s", "exempt_paths": "/"}, "exempt_paths: '' is no path"),
         ({"limit": "5/s", "exempt_paths": "static"}, "exempt_paths: 'static' is no path"),
     ],

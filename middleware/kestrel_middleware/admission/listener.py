@@ -1,10 +1,9 @@
 """Accepting with an entrance in front: what is refused here costs no task."""
 
-import logging
-
 import trio
 
-from kestrel_core.connection import Connection, close_within
+from kestrel_core.connection import Connection
+from kestrel_core.containment import close_contained, log_end
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.signals import Signal
@@ -12,8 +11,6 @@ from kestrel_core.transport import Listener
 from kestrel_middleware.admission.entrance import Entrance, Verdict
 
 __all__ = ["AdmittingListener"]
-
-_connection_log = logging.getLogger("kestrel.connection")
 
 # Connections that are refused in a row before other tasks get a turn: as many as a listener over
 # sockets accepts in a row.
@@ -87,27 +84,7 @@ class AdmittingListener(Listener):
 
 
 async def _end(connection: Connection, reason: EndReason) -> None:
-    """Close a connection that nobody serves; a fault of its transport's ends no listener."""
+    """Close a connection that nobody serves, and log its end as the server does."""
     connection.record_end(reason)
-    try:
-        await close_within(connection, _CLOSE_SECONDS)
-    except trio.BrokenResourceError:
-        pass  # it is gone, as was wanted
-    except Exception as error:
-        _connection_log.error(
-            "connection %s: its transport cannot be closed", connection.id, exc_info=error
-        )
-    _log_end(connection)
-
-
-def _log_end(connection: Connection) -> None:
-    """Log the end of a connection as the server does it for those that it has served."""
-    if _connection_log.isEnabledFor(logging.DEBUG):
-        reason = connection.end_reason
-        _connection_log.debug(
-            "connection %s from %s ended: %s",
-            connection.id,
-            connection.remote,
-            reason.value if reason is not None else "unknown",
-            extra={"connection_id": connection.id, "end_reason": reason},
-        )
+    await close_contained(connection, _CLOSE_SECONDS)
+    log_end(connection)

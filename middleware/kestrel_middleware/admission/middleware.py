@@ -1,7 +1,6 @@
 """The admission middleware and its options."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import attrs
 
@@ -11,6 +10,7 @@ from kestrel_core.end_reason import EndReason
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.middleware import ConnectionHandler, Layer, Middleware
 from kestrel_core.transport import Listener
+from kestrel_core.validators import above_zero_and_finite, at_least_one, or_none
 from kestrel_middleware.admission.answer import Answer
 from kestrel_middleware.admission.entrance import (
     AdmissionStatistics,
@@ -27,16 +27,6 @@ __all__ = ["ConnectionAdmission"]
 
 # The layers behind which a connection's address may be another, so that admission may stand there.
 _CORRECTS_ADDRESSES = "proxy_protocol"
-
-
-def _at_least_one(_admission: object, attribute: "attrs.Attribute[Any]", value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{attribute.name} must be at least 1, not {value}")
-
-
-def _above_zero(_admission: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
-    if value is not None and not 0 < value < float("inf"):
-        raise ValueError(f"{attribute.name} must be above zero and finite, not {value}")
 
 
 def _bits(most: int) -> Callable[[object, "attrs.Attribute[int]", int], None]:
@@ -84,29 +74,33 @@ class ConnectionAdmission(Admission):
 
     name = "admission"
 
-    max_connections: int | None = attrs.field(default=None, validator=_at_least_one)
+    max_connections: int | None = attrs.field(default=None, validator=or_none(at_least_one))
     """Connections at once, from everybody."""
 
-    connections_per_second: float | None = attrs.field(default=None, validator=_above_zero)
+    connections_per_second: float | None = attrs.field(
+        default=None, validator=or_none(above_zero_and_finite)
+    )
     """New connections a second, from everybody, on the average."""
 
-    burst: int | None = attrs.field(default=None, validator=_at_least_one)
+    burst: int | None = attrs.field(default=None, validator=or_none(at_least_one))
     """New connections at once after a quiet time; as many as come in a second unless given."""
 
     when_full: WhenFull = WhenFull.REFUSE
     """Whether a connection beyond one of these is refused, or waits. The limits below refuse in any
     case: one client that waits would have all others wait behind it."""
 
-    max_connections_per_address: int | None = attrs.field(default=None, validator=_at_least_one)
+    max_connections_per_address: int | None = attrs.field(
+        default=None, validator=or_none(at_least_one)
+    )
     """Connections at once from one address."""
 
     connections_per_second_per_address: float | None = attrs.field(
-        default=None, validator=_above_zero
+        default=None, validator=or_none(above_zero_and_finite)
     )
     """New connections a second from one address, on the average. One that is refused costs the
     client nothing."""
 
-    burst_per_address: int | None = attrs.field(default=None, validator=_at_least_one)
+    burst_per_address: int | None = attrs.field(default=None, validator=or_none(at_least_one))
     """New connections at once from one address after a quiet time; as many as come in a second
     unless given."""
 
@@ -114,7 +108,9 @@ class ConnectionAdmission(Admission):
     """How many first bits of an IPv6 address make one address here. A host has all of a /64 to
     choose from (RFC 4291, 2.5.4)."""
 
-    max_connections_per_prefix: int | None = attrs.field(default=None, validator=_at_least_one)
+    max_connections_per_prefix: int | None = attrs.field(
+        default=None, validator=or_none(at_least_one)
+    )
     """Connections at once from one network of the two sizes below."""
 
     ipv4_prefix_bits: int = attrs.field(default=24, validator=_bits(32))

@@ -8,12 +8,12 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from math import inf
 from typing import Any, TypeAlias
 
 import attrs
 import trio
 
+from kestrel_core.validators import above_zero_and_finite
 from kestrel_middleware.asgi.answer import Answer
 from kestrel_middleware.asgi.scope import AsgiApp, Receive, Scope, Send, route_path
 
@@ -41,11 +41,6 @@ def _check_path(instance: object, attribute: "attrs.Attribute[Any]", value: str)
         raise ValueError(f"{attribute.name}: a path begins with a slash")
 
 
-def _check_seconds(instance: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if not 0 < value < inf:
-        raise ValueError("check_seconds: it is more than 0, and finite")
-
-
 @attrs.define(eq=False)
 class Health:
     """Answers requests for `live_path` and `ready_path` itself, and hands on all others.
@@ -69,7 +64,7 @@ class Health:
     )
     """Async functions by name. One passes if it returns something else than False in time."""
 
-    check_seconds: float = attrs.field(default=1.0, kw_only=True, validator=_check_seconds)
+    check_seconds: float = attrs.field(default=1.0, kw_only=True, validator=above_zero_and_finite)
     """How long each check may take; as long as Kubernetes waits for a probe."""
 
     def __attrs_post_init__(self) -> None:

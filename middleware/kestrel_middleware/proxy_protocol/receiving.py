@@ -13,6 +13,7 @@ from kestrel_core.features import ProxyInfo, ProxyTls
 from kestrel_core.middleware import ConnectionHandler, Middleware
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.protocol import Sniff, SniffedLayer
+from kestrel_core.validators import above_zero
 from kestrel_middleware.networks import Networks, networks
 from kestrel_middleware.proxy_protocol.header import (
     Command,
@@ -51,11 +52,6 @@ def _known(_layer: object, _attribute: "attrs.Attribute[Any]", versions: Sequenc
         raise ValueError(f"versions must be 1, 2 or both, not {list(versions)}")
 
 
-def _above_zero(_layer: object, attribute: "attrs.Attribute[Any]", seconds: float) -> None:
-    if not seconds > 0:
-        raise ValueError(f"{attribute.name} must be above zero, not {seconds}")
-
-
 def _holds_a_line(_layer: object, attribute: "attrs.Attribute[Any]", size: int) -> None:
     if size < LONGEST_LINE_BYTES:
         raise ValueError(
@@ -90,7 +86,7 @@ class ProxyProtocol(SniffedLayer):
     trusted is served as who it is, with all of its bytes. If so, who is not trusted is not served
     at all."""
 
-    header_seconds: float = attrs.field(default=10.0, validator=_above_zero)
+    header_seconds: float = attrs.field(default=10.0, validator=above_zero)
     """How long a header may take to arrive; the specification wants 3 at least."""
 
     max_header_bytes: int = attrs.field(default=4096, validator=_holds_a_line)

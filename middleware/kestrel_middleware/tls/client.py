@@ -9,6 +9,7 @@ import trio
 
 from kestrel_core.connection import Connection
 from kestrel_core.middleware import ConnectionHandler, Layer, serve_over
+from kestrel_core.validators import above_zero
 from kestrel_middleware.tls.certificate import Certificate, Pem, load_authorities, pem, shown
 from kestrel_middleware.tls.information import tls_info
 from kestrel_middleware.tls.options import TlsVersion, alpn_names
@@ -68,9 +69,7 @@ class TlsClient(Layer):
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
     context: ssl.SSLContext | None = None
     """Your own context instead of all these but `server_name`."""
-    handshake_seconds: float = attrs.field(
-        default=_HANDSHAKE_SECONDS, validator=attrs.validators.gt(0.0)
-    )
+    handshake_seconds: float = attrs.field(default=_HANDSHAKE_SECONDS, validator=above_zero)
     _context: ssl.SSLContext = attrs.field(
         init=False, repr=False, default=attrs.Factory(_context_of, takes_self=True)
     )

@@ -25,6 +25,7 @@ from kestrel_core.errors import ConfigurationError
 from kestrel_core.features import ClientHello, TlsInfo
 from kestrel_core.middleware import ConnectionHandler, Middleware, alpn_of, serve_over
 from kestrel_core.protocol import Sniff, SniffedLayer
+from kestrel_core.validators import above_zero, not_negative, or_none
 from kestrel_middleware.client_hello import (
     BadClientHello,
     ClientHelloReader,
@@ -59,13 +60,6 @@ DEFAULT_RELOAD_SECONDS: float | None = 1.0
 
 # A fatal alert: unrecognized_name (RFC 6066, 3).
 _UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
-
-
-def _above_zero_or_none(
-    _tls: "Tls", attribute: "attrs.Attribute[float | None]", value: float | None
-) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{attribute.name} is above 0, or None, and not {value}")
 
 
 def _contexts_of(tls: "Tls") -> ServerContexts:
@@ -117,17 +111,11 @@ class Tls(TlsOptions, SniffedLayer):
     """Your own context instead of a certificate; it is used as it is, ALPN included."""
     choose: ChooseTls | None = None
     """Asked for each client that names none of `hosts`; it may take its time to fetch a certificate."""
-    handshake_seconds: float = attrs.field(
-        default=DEFAULT_HANDSHAKE_SECONDS, validator=attrs.validators.gt(0.0)
-    )
+    handshake_seconds: float = attrs.field(default=DEFAULT_HANDSHAKE_SECONDS, validator=above_zero)
     """How long a handshake may take, from the first wait to its end."""
-    max_handshakes: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
-    )
+    max_handshakes: int | None = attrs.field(default=None, validator=or_none(above_zero))
     """How many handshakes may be under way at the same time; the others wait for their turn."""
-    session_tickets: int = attrs.field(
-        default=DEFAULT_SESSION_TICKETS, validator=attrs.validators.ge(0)
-    )
+    session_tickets: int = attrs.field(default=DEFAULT_SESSION_TICKETS, validator=not_negative)
     """How many tickets a client gets to resume its session with. With 0 there is no resumption in
     TLS 1.3; that of TLS 1.2 then needs no tickets, but the server's memory."""
     key_log_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
@@ -135,7 +123,7 @@ class Tls(TlsOptions, SniffedLayer):
     plain_http: PlainHttp = PlainHttp.REJECT
     """What clients get that speak HTTP without TLS: reject (400), redirect (308) or close."""
     reload_seconds: float | None = attrs.field(
-        default=DEFAULT_RELOAD_SECONDS, validator=_above_zero_or_none
+        default=DEFAULT_RELOAD_SECONDS, validator=or_none(above_zero)
     )
     """How old the last look at the files may be when a client comes; None does not look."""
     contexts: ServerContexts = attrs.field(

@@ -2,24 +2,20 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import attrs
 
 from kestrel_core.connection import Connection
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.middleware import ConnectionHandler, Layer, Middleware, serve_over
+from kestrel_core.validators import not_negative
 from kestrel_middleware.wiretap.capture_file import CapturedStream, CaptureFile
 from kestrel_middleware.wiretap.tap import Tap
 from kestrel_middleware.wiretap.tapped_pipe import TappedPipe
 from kestrel_middleware.wiretap.tcp_stream import SocketPair
 
 __all__ = ["Wiretap"]
-
-
-def _not_negative(_wiretap: object, attribute: "attrs.Attribute[Any]", value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{attribute.name} must be zero or above, not {value}")
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -41,7 +37,7 @@ class Wiretap(Layer):
     capture_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """The pcapng file to write packets to; it is emptied when the first connection is tapped."""
 
-    max_bytes_per_event: int = attrs.field(default=512, validator=_not_negative)
+    max_bytes_per_event: int = attrs.field(default=512, validator=not_negative)
     """Bytes of one read or write that the log shows; the capture has all of them."""
 
     enabled: bool = True

@@ -180,6 +180,14 @@ def _paired(name: str, title: str, setup: Setup, load: LoadWorkload) -> PairedWo
     return PairedWorkload(name=name, title=title, setup=setup, load=load)
 
 
+def _connections(
+    name: str, title: str, setup: Setup, *, refused: bool = False, served: str | None = None
+) -> ConnectionsWorkload:
+    return ConnectionsWorkload(
+        name=name, title=title, path="/", processes=4, setup=setup, refused=refused, served=served
+    )
+
+
 _PLAINTEXT = _load("plaintext-64", "Plain text")
 _FRESH = _load("served-fresh", "Served: a connection for each request", shape=Shape.FRESH)
 
@@ -219,26 +227,12 @@ PAIRED_WORKLOADS = (
     _paired("detect-setup", "Detecting one of two protocols", Setup.DETECT, _FRESH),
 )
 CONNECTIONS_WORKLOADS = (
-    ConnectionsWorkload(
-        name="tls-handshakes",
-        title="A full TLS handshake for each request",
-        path="/",
-        processes=4,
-        setup=Setup.TLS,
-    ),
-    ConnectionsWorkload(
-        name="served-connections",
-        title="Served: connections within the limit",
-        path="/",
-        processes=4,
-        setup=Setup.ADMISSION,
-    ),
-    ConnectionsWorkload(
-        name="refused-connections",
-        title="Refused: connections beyond the limit",
-        path="/",
-        processes=4,
-        setup=Setup.ADMISSION,
+    _connections("tls-handshakes", "A full TLS handshake for each request", Setup.TLS),
+    _connections("served-connections", "Served: connections within the limit", Setup.ADMISSION),
+    _connections(
+        "refused-connections",
+        "Refused: connections beyond the limit",
+        Setup.ADMISSION,
         refused=True,
         served="served-connections",
     ),

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import trio
 
+from kestrel_core.validators import above_zero, at_least_one, not_negative, or_none
 from kestrel_middleware.asgi.answer import Answer
 from kestrel_middleware.asgi.rate_limit.exempt_paths import check_paths, is_exempt, paths
 from kestrel_middleware.asgi.rate_limit.partition_key import BY_NOTHING, PartitionKey, partition_key
@@ -31,23 +32,6 @@ class _Slots:
         self.waiting: trio.lowlevel.ParkingLot | None = None  # until somebody has to
 
 
-def _check_concurrent(instance: object, attribute: "attrs.Attribute[Any]", value: int) -> None:
-    if value < 1:
-        raise ValueError("max_concurrent: it is 1 at least")
-
-
-def _check_seconds(
-    instance: object, attribute: "attrs.Attribute[Any]", value: float | None
-) -> None:
-    if value is not None and not value > 0:
-        raise ValueError("queue_seconds: it is more than 0")
-
-
-def _check_queued(instance: object, attribute: "attrs.Attribute[Any]", value: int) -> None:
-    if value < 0:
-        raise ValueError("max_queued: it is 0 at least")
-
-
 def _check_status(instance: object, attribute: "attrs.Attribute[Any]", value: int) -> None:
     if value not in (429, 503):
         raise ValueError("status: it is 429, too many requests, or 503, service unavailable")
@@ -63,13 +47,15 @@ class ConcurrencyLimit:
 
     app: AsgiApp
 
-    max_concurrent: int = attrs.field(kw_only=True, validator=_check_concurrent)
+    max_concurrent: int = attrs.field(kw_only=True, validator=at_least_one)
     """How many may be under way."""
 
-    max_queued: int = attrs.field(default=0, kw_only=True, validator=_check_queued)
+    max_queued: int = attrs.field(default=0, kw_only=True, validator=not_negative)
     """How many may wait for their turn."""
 
-    queue_seconds: float | None = attrs.field(default=None, kw_only=True, validator=_check_seconds)
+    queue_seconds: float | None = attrs.field(
+        default=None, kw_only=True, validator=or_none(above_zero)
+    )
     """How long one waits before it is refused."""
 
     by: PartitionKey = attrs.field(default=BY_NOTHING, kw_only=True, converter=partition_key)

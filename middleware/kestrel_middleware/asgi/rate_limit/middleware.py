@@ -4,12 +4,12 @@ import logging
 import re
 from collections.abc import Iterable
 from enum import Enum
-from math import inf
 from typing import Any
 
 import attrs
 
 from kestrel_core.errors import MissingExtraError
+from kestrel_core.validators import above_zero_and_finite
 from kestrel_middleware.asgi.answer import Answer
 from kestrel_middleware.asgi.rate_limit.exempt_paths import check_paths, is_exempt, paths
 from kestrel_middleware.asgi.rate_limit.limiter import Limiter, StorageUnavailable, Verdict
@@ -61,11 +61,6 @@ def _check_name(instance: object, attribute: "attrs.Attribute[Any]", value: str)
         raise ValueError("name: it is made of letters, digits, dots, hyphens and underscores")
 
 
-def _check_seconds(instance: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if not 0 < value < inf:
-        raise ValueError("storage_seconds: it is more than 0, and finite")
-
-
 @attrs.define(eq=False)
 class RateLimit:
     """Answers 429, with Retry-After, to requests beyond the rates of `limit`.
@@ -91,7 +86,7 @@ class RateLimit:
     storage: str = attrs.field(default=_IN_PROCESS, kw_only=True)
     """Where counters of windows are: a URI of the library limits, such as redis://host:6379."""
 
-    storage_seconds: float = attrs.field(default=1.0, kw_only=True, validator=_check_seconds)
+    storage_seconds: float = attrs.field(default=1.0, kw_only=True, validator=above_zero_and_finite)
     """How long a request waits for the storage."""
 
     on_storage_failure: StorageFailure = attrs.field(default=StorageFailure.ALLOW, kw_only=True)
