@@ -7,7 +7,7 @@ import pytest
 import trio.testing
 
 from kestrel_core.testing import open_server
-from kestrel_core.testing.http_client import open_http_client
+from kestrel_core.testing.clients.httpx_client import open_http_client
 from kestrel_protocols.http import HttpExchange
 from kestrel_protocols.http1 import Http1
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from kestrel_core import Limits
 from kestrel_core.testing import open_server
-from kestrel_core.testing.http_client import open_http_client
+from kestrel_core.testing.clients.httpx_client import open_http_client
 from kestrel_protocols.asgi import AsgiApplication
 from kestrel_protocols.http1 import Http1
 

@@ -3,7 +3,7 @@
 * `check_pipe`, `check_transport` and `check_middleware` hold an implementation to what the seams
   promise. They raise `AssertionError` with a sentence that says which promise was broken.
 * `open_server` runs a real server for the length of a block, over the in-memory transport.
-* `kestrel_core.testing.http_client` adds an HTTP client to that; it needs the extra `testing`, and
+* `kestrel_core.testing.clients.httpx_client` adds an HTTP client to that; it needs the extra `testing`, and
   is not imported here for that reason.
 * `DiagnosticMemoryPool` finds blocks that are leaked, given back twice, or used after that.
 
@@ -11,8 +11,8 @@ Nothing that is shipped imports this package. It knows no plug-in by module, onl
 """
 
 from kestrel_core.testing.diagnostic_memory_pool import DiagnosticMemoryPool as DiagnosticMemoryPool
-from kestrel_core.testing.middleware_contract import check_middleware as check_middleware
+from kestrel_core.testing.contracts.middleware import check_middleware as check_middleware
 from kestrel_core.testing.open_server import OpenServer as OpenServer
 from kestrel_core.testing.open_server import open_server as open_server
-from kestrel_core.testing.pipe_contract import check_pipe as check_pipe
-from kestrel_core.testing.transport_contract import check_transport as check_transport
+from kestrel_core.testing.contracts.pipe import check_pipe as check_pipe
+from kestrel_core.testing.contracts.transport import check_transport as check_transport

@@ -14,7 +14,7 @@ from kestrel_core.endpoint import Endpoint
 from kestrel_core.layered_pipe import LayeredPipe, LayerReader, LayerWriter
 from kestrel_core.memory_pipe import duplex_pipe_pair
 from kestrel_core.testing import check_middleware, check_pipe
-from kestrel_core.testing.pipe_contract import MakePair
+from kestrel_core.testing.contracts.pipe import MakePair
 from kestrel_core.transport import Transport, open_transport_context
 from kestrel_middleware.tls import TlsClient
 from kestrel_transports.tcp import TcpTransport

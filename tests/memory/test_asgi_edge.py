@@ -16,7 +16,7 @@ from starlette.routing import Route
 from trio.testing import MockClock
 
 from kestrel_core.testing import OpenServer, open_server
-from kestrel_core.testing.http_client import HttpTransport, open_http_client
+from kestrel_core.testing.clients.httpx_client import HttpTransport, open_http_client
 from kestrel_middleware.asgi import (
     ConcurrencyLimit,
     ForwardedField,

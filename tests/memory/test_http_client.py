@@ -18,7 +18,7 @@ from kestrel_core.endpoint import Endpoint
 from kestrel_core.middleware import ConnectionHandler
 from kestrel_core.pipe_reader import SeparatorNotFound
 from kestrel_core.registry import Registry
-from kestrel_core.testing.http_client import HttpTransport, open_http_client
+from kestrel_core.testing.clients.httpx_client import HttpTransport, open_http_client
 from kestrel_core.transport import open_transport_context
 
 

@@ -21,7 +21,7 @@ from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_core.limits import Limits
 from kestrel_core.testing import OpenServer, open_server
-from kestrel_core.testing.http_client import HttpTransport, open_http_client
+from kestrel_core.testing.clients.httpx_client import HttpTransport, open_http_client
 from kestrel_protocols.http import ClientDisconnected
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.wsgi import WsgiApplication

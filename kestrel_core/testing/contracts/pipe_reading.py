@@ -12,7 +12,7 @@ from trio.testing import assert_checkpoints, assert_no_checkpoints
 
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.pipe_reader import PipeReader, SeparatorNotFound
-from kestrel_core.testing.expectations import expect, pending, raises
+from kestrel_core.testing.contracts.expectations import expect, pending, raises
 
 __all__ = ["AT_END_CHECKS", "READING_CHECKS", "at_hand"]
 

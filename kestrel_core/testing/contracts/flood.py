@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from kestrel_core.duplex_pipe import DuplexPipe
-from kestrel_core.testing.expectations import Pending, expect, pending
+from kestrel_core.testing.contracts.expectations import Pending, expect, pending
 
 __all__ = ["Flood", "fill", "flooded"]
 

@@ -13,7 +13,7 @@ from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import BindError, EndpointError
 from kestrel_core.features import SocketInfo
-from kestrel_core.testing.expectations import (
+from kestrel_core.testing.contracts.expectations import (
     Pending,
     concurrently,
     expect,
@@ -22,7 +22,7 @@ from kestrel_core.testing.expectations import (
     raises,
     settle,
 )
-from kestrel_core.testing.pipe_contract import check_pipe
+from kestrel_core.testing.contracts.pipe import check_pipe
 from kestrel_core.transport import Listener, Transport, TransportContext, open_transport_context
 
 __all__ = ["check_transport"]

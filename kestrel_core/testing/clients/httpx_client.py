@@ -11,7 +11,7 @@ from kestrel_core.limits import Limits
 from kestrel_core.memory import MemoryPool
 from kestrel_core.middleware import ConnectionHandler, Middleware
 from kestrel_core.registry import Registry
-from kestrel_core.testing.network_backend import StartTls, TransportBackend
+from kestrel_core.testing.clients.network_backend import StartTls, TransportBackend
 from kestrel_core.testing.open_server import open_server
 from kestrel_core.timers import Timers
 from kestrel_core.transport import TransportContext

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from kestrel_core.duplex_pipe import DuplexPipe
-from kestrel_core.testing.expectations import expect, pending, raises
-from kestrel_core.testing.flood import fill, flooded
-from kestrel_core.testing.pipe_reading import at_hand
+from kestrel_core.testing.contracts.expectations import expect, pending, raises
+from kestrel_core.testing.contracts.flood import fill, flooded
+from kestrel_core.testing.contracts.pipe_reading import at_hand
 
 __all__ = ["BOUNDED_ENDING_CHECKS", "ENDING_CHECKS"]
 

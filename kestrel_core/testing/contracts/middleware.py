@@ -12,7 +12,7 @@ from kestrel_core.connection import Address, Connection, ConnectionContext, clos
 from kestrel_core.end_reason import EndReason
 from kestrel_core.memory_pipe import duplex_pipe_pair
 from kestrel_core.middleware import ConnectionHandler, Middleware
-from kestrel_core.testing.expectations import expect, hold, settle
+from kestrel_core.testing.contracts.expectations import expect, hold, settle
 
 __all__ = ["check_middleware"]
 

@@ -8,10 +8,10 @@ import trio
 import trio.testing
 
 from kestrel_core.duplex_pipe import DuplexPipe, PipeStream
-from kestrel_core.testing.expectations import hold
-from kestrel_core.testing.pipe_ending import BOUNDED_ENDING_CHECKS, ENDING_CHECKS
-from kestrel_core.testing.pipe_reading import AT_END_CHECKS, READING_CHECKS
-from kestrel_core.testing.pipe_writing import (
+from kestrel_core.testing.contracts.expectations import hold
+from kestrel_core.testing.contracts.pipe_ending import BOUNDED_ENDING_CHECKS, ENDING_CHECKS
+from kestrel_core.testing.contracts.pipe_reading import AT_END_CHECKS, READING_CHECKS
+from kestrel_core.testing.contracts.pipe_writing import (
     BOUNDED_WRITING_CHECKS,
     HALF_CLOSING_CHECKS,
     WRITING_CHECKS,

@@ -8,9 +8,9 @@ import random
 import trio
 
 from kestrel_core.duplex_pipe import DuplexPipe
-from kestrel_core.testing.expectations import concurrently, expect, pending, raises, settle
-from kestrel_core.testing.flood import flooded
-from kestrel_core.testing.pipe_reading import at_hand
+from kestrel_core.testing.contracts.expectations import concurrently, expect, pending, raises, settle
+from kestrel_core.testing.contracts.flood import flooded
+from kestrel_core.testing.contracts.pipe_reading import at_hand
 
 __all__ = ["BOUNDED_WRITING_CHECKS", "HALF_CLOSING_CHECKS", "WRITING_CHECKS", "carry_at_random"]
 
