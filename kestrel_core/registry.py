@@ -4,10 +4,13 @@ Look-up is lazy: only the plug-in that is asked for gets imported, so one that i
 not selected never runs. The built-in ones come through the same door as everybody's.
 """
 
+import os
+import sys
 from collections.abc import Iterator
 from enum import Enum
+from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 
 import attrs
 
@@ -69,7 +72,7 @@ class Registry:
         """
         if (kind, name) in self._registered:
             return self._registered[kind, name]
-        found = entry_points(group=kind.value, name=name)
+        found = _installed(kind).select(name=name)
         providers = sorted({_distribution(entry)[0] for entry in found})
         if len(providers) > 1:
             raise PluginError(
@@ -88,7 +91,7 @@ class Registry:
     def names(self, kind: PluginKind) -> list[str]:
         """Return the names that can be asked for, without importing anything."""
         registered = {name for of_kind, name in self._registered if of_kind is kind}
-        return sorted(registered | {entry.name for entry in entry_points(group=kind.value)})
+        return sorted(registered | {entry.name for entry in _installed(kind)})
 
     def transport(self, scheme: str) -> Transport:
         """Return this registry's one transport for `scheme`.
@@ -107,7 +110,7 @@ class Registry:
     def describe(self) -> Iterator[PluginInfo]:
         """Try every plug-in there is, broken ones included; this imports all of them."""
         for kind in PluginKind:
-            for entry in sorted(entry_points(group=kind.value)):
+            for entry in sorted(_installed(kind)):
                 error: str | None = None
                 try:
                     self.load(kind, entry.name)
@@ -115,6 +118,27 @@ class Registry:
                     error = str(failure)
                 distribution, version = _distribution(entry)
                 yield PluginInfo(kind, entry.name, entry.value, distribution, version, error)
+
+
+def _installed(kind: PluginKind) -> EntryPoints:
+    """Return the plug-ins of that kind that are installed now.
+
+    Reading every distribution's metadata takes milliseconds, so it is done again only if a folder
+    of the path has changed: a program, a test suite say, may start a great many servers.
+    """
+    return _read(kind, tuple((folder, _changed_at(folder)) for folder in sys.path))
+
+
+def _changed_at(folder: str) -> int:
+    try:
+        return os.stat(folder or os.curdir).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=len(PluginKind))
+def _read(kind: PluginKind, _path: tuple[tuple[str, int], ...]) -> EntryPoints:
+    return entry_points(group=kind.value)
 
 
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
