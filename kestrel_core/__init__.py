@@ -10,7 +10,9 @@ from kestrel_core.admission import Admission as Admission
 from kestrel_core.connection import Address as Address
 from kestrel_core.connection import Connection as Connection
 from kestrel_core.connection import ConnectionContext as ConnectionContext
+from kestrel_core.connection import Failure as Failure
 from kestrel_core.connection import MultiplexedConnection as MultiplexedConnection
+from kestrel_core.connection import report_failure as report_failure
 from kestrel_core.duplex_pipe import DuplexPipe as DuplexPipe
 from kestrel_core.duplex_pipe import PipeStream as PipeStream
 from kestrel_core.end_reason import EndReason as EndReason

@@ -1,7 +1,9 @@
 """One connection on its way through the pipeline, whichever transport it came from."""
 
+import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import count
 
 import attrs
@@ -15,7 +17,15 @@ from kestrel_core.memory import MemoryPool
 from kestrel_core.signals import Signal
 from kestrel_core.timers import Deadline, Timers
 
-__all__ = ["Address", "Connection", "ConnectionContext", "MultiplexedConnection"]
+__all__ = [
+    "Address",
+    "Connection",
+    "ConnectionContext",
+    "Failure",
+    "MultiplexedConnection",
+    "close_within",
+    "report_failure",
+]
 
 # Connection ids count up from the time of start, in base 32, so that they differ between two runs
 # of a server and still fit thirteen characters (as Kestrel's do).
@@ -44,6 +54,17 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@attrs.frozen(eq=False)
+class Failure:
+    """A fault of our own side of a connection: of a handler, of middleware, of an application."""
+
+    connection: "Connection"
+    message: str
+    """What failed, such as "the application failed on GET /"."""
+    error: Exception | None
+    """What was raised, if anything was."""
+
+
 class ConnectionContext:
     """What the connections of one server, or of one client program, have in common.
 
@@ -63,6 +84,8 @@ class ConnectionContext:
         """How many connections HTTP was upgraded on, now. Read only."""
         self.draining: Signal = Signal()
         """Set when the server begins to drain, before it stops accepting; see `Server.drain`."""
+        self.on_failure: Callable[[Failure], None] | None = None
+        """Called with each `Failure` on a connection, once it was logged; see `report_failure`."""
 
     def claim_upgrade(self) -> bool:
         """Count one more upgraded connection, unless `Limits` has no room; tell whether so."""
@@ -214,6 +237,26 @@ class MultiplexedConnection(Connection, ABC):
         Raises:
             trio.BrokenResourceError: the connection is gone.
         """
+
+
+def report_failure(log: logging.Logger, failure: Failure) -> None:
+    """Log `failure` as an error, and tell `ConnectionContext.on_failure`.
+
+    Protocols call it for what a peer has no part in; what a handler raises is reported by whoever
+    runs it. What `on_failure` raises is logged, and not raised.
+    """
+    connection = failure.connection
+    log.error(
+        "%s",
+        failure.message,
+        exc_info=failure.error,
+        extra={"connection_id": connection.id},
+    )
+    if connection.context.on_failure is not None:
+        try:
+            connection.context.on_failure(failure)
+        except Exception:  # somebody else's code, and no reason to end anything
+            log.exception("`on_failure` raised")
 
 
 async def close_within(connection: Connection, seconds: float) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import trio
 
-from kestrel_core.connection import Connection, close_within
+from kestrel_core.connection import Connection, Failure, close_within, report_failure
 from kestrel_core.end_reason import EndReason
 from kestrel_core.middleware import ConnectionHandler
 
@@ -62,7 +62,8 @@ def _record_failure(connection: Connection, error: Exception, fault: str) -> Non
         connection.record_end(EndReason.CONNECTION_RESET)
     else:
         connection.abort(EndReason.OTHER_ERROR)
-        _log.error("connection %s: %s", connection.id, fault, exc_info=error)
+        message = f"connection {connection.id}: {fault}"
+        report_failure(_log, Failure(connection, message, error))
 
 
 def _is_peer_gone(error: BaseException) -> bool:

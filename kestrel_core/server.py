@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from kestrel_core.admission import Admission
-from kestrel_core.connection import Connection
+from kestrel_core.connection import Connection, Failure
 from kestrel_core.containment import close_contained, log_end, run_contained
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
@@ -75,7 +75,8 @@ class Server:
 
     It takes no signals and touches nothing global, so a program may run several. `limits` hold
     for all endpoints together; `registry` finds transports by scheme; `memory_pool` makes the pool
-    that all connections rent from, which the server closes. A server serves once.
+    that all connections rent from, which the server closes. `on_failure` is called with each fault
+    of a handler or an application, once it was logged; it must not wait. A server serves once.
     """
 
     def __init__(
@@ -84,10 +85,12 @@ class Server:
         limits: Limits | None = None,
         registry: Registry | None = None,
         memory_pool: Callable[[Timers], MemoryPool] = MemoryPool,
+        on_failure: Callable[[Failure], None] | None = None,
     ) -> None:
         self.limits: Limits = limits or Limits()
         self.registry: Registry = registry or Registry()
         self._make_memory_pool = memory_pool
+        self._on_failure = on_failure
         self._listens: list[_Listen] = []
         self._bound: list[_Bound] = []
         self._connections: dict[Connection, None] = {}
@@ -147,6 +150,7 @@ class Server:
         memory_pool = self._make_memory_pool(timers)
         async with trio.open_nursery() as background:
             self._context = TransportContext(background, self.limits, timers, memory_pool)
+            self._context.on_failure = self._on_failure
             if _malloc_trim is not None:
                 self._heap = HeapTrimmer(background, timers, _malloc_trim)
             background.start_soon(timers.run)

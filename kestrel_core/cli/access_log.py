@@ -1,54 +1,14 @@
 """The access log: one record for each request, its text a view of its fields."""
 
 import logging
-from typing import Protocol
 
 import trio
 
-from kestrel_core.connection import Connection
+from kestrel_core.application import ServedExchange
 
-__all__ = ["ServedExchange", "log_exchange"]
+__all__ = ["log_exchange"]
 
 _log = logging.getLogger("kestrel.access")
-
-
-class ServedExchange(Protocol):
-    """What the access log reads of an HTTP exchange; the HTTP protocols' own class has more."""
-
-    @property
-    def connection(self) -> Connection:
-        """What the request came over."""
-        ...
-
-    @property
-    def method(self) -> str:
-        """As sent."""
-        ...
-
-    @property
-    def target(self) -> bytes:
-        """The request target as sent."""
-        ...
-
-    @property
-    def http_version(self) -> str:
-        """Such as "1.1"."""
-        ...
-
-    @property
-    def status(self) -> int | None:
-        """The final status that was sent, or None."""
-        ...
-
-    @property
-    def response_body_bytes(self) -> int:
-        """How many bytes of body were sent."""
-        ...
-
-    @property
-    def started_at(self) -> float:
-        """When the request's head had arrived, in `trio.current_time()`'s seconds."""
-        ...
 
 
 def log_exchange(exchange: ServedExchange) -> None:

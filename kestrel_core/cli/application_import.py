@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from kestrel_core.cli.interface import Interface
 from kestrel_core.errors import ConfigurationError
+from kestrel_core.interface import Interface
 
 __all__ = ["ApplicationImportError", "import_application", "look_first_in"]
 

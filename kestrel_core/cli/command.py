@@ -11,15 +11,14 @@ from typing import Any, NoReturn
 import click
 import trio
 
+from kestrel_core.application import HTTP1
 from kestrel_core.cli.application_import import (
     ApplicationImportError,
     import_application,
     look_first_in,
 )
 from kestrel_core.cli.composition import ComposedServer, HttpSettings, compose_server
-from kestrel_core.cli.connection_options import HTTP1
 from kestrel_core.cli.connection_stack import make_stack, self_signed_for
-from kestrel_core.cli.interface import Interface
 from kestrel_core.cli.limit_options import limits_from
 from kestrel_core.cli.logging_setup import configure_logging, reclaim_logging
 from kestrel_core.cli.option_names import option_name
@@ -35,6 +34,7 @@ from kestrel_core.cli.serving import (
 from kestrel_core.cli.tls_options import TlsRequest, tls_request_from
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import ConfigurationError, PluginError
+from kestrel_core.interface import Interface
 from kestrel_core.limits import Limits
 from kestrel_core.plugin_options import PluginText
 from kestrel_core.registry import Registry

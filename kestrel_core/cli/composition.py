@@ -1,22 +1,19 @@
-"""Puts a server together for one application, from plug-ins that the registry finds.
+"""Puts a server together for one application, from plug-ins that the registry finds."""
 
-The core imports no plug-in package, so the shapes that are used here are written down as protocols.
-"""
-
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Protocol, cast
+from typing import cast
 
 import attrs
 
-from kestrel_core.cli.access_log import ServedExchange, log_exchange
-from kestrel_core.cli.connection_options import HTTP1
+from kestrel_core.application import HTTP1, AdaptedApplication, adapt, make_http
+from kestrel_core.cli.access_log import log_exchange
 from kestrel_core.cli.connection_stack import ConnectionStack
-from kestrel_core.cli.interface import Interface
 from kestrel_core.cli.plugin_loading import asgi_middleware, protocol
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import ConfigurationError
+from kestrel_core.interface import Interface
 from kestrel_core.limits import Limits
 from kestrel_core.middleware import ConnectionHandler
 from kestrel_core.plugin_options import PluginText
@@ -24,33 +21,6 @@ from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.server import Server
 
 __all__ = ["ComposedServer", "HttpSettings", "compose_server"]
-
-
-class _AsgiApplication(Protocol):
-    def lifespan(self) -> AbstractAsyncContextManager[None]: ...
-
-
-class _MakeAsgiApplication(Protocol):
-    def __call__(self, app: object, *, root_path: str) -> _AsgiApplication: ...
-
-
-class _MakeWsgiApplication(Protocol):
-    def __call__(self, app: object, *, root_path: str) -> object: ...
-
-
-class _MakeHttp(Protocol):
-    def __call__(
-        self,
-        application: object,
-        *,
-        on_exchange_end: Callable[[ServedExchange], None] | None,
-        alt_svc: bytes | None,
-        lenient: Sequence[Enum],
-    ) -> ConnectionHandler: ...
-
-
-class _NoFailure(Exception):
-    """How the lifespan of an application that has none fails: never."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,32 +52,6 @@ class ComposedServer:
         """What to say of each endpoint, such as "TLS", or ""."""
 
 
-class _Application:
-    """What HTTP serves, and its lifespan."""
-
-    def __init__(self, registry: Registry, app: object, http: HttpSettings) -> None:
-        def load(name: str) -> object:
-            return registry.load(PluginKind.PROTOCOL, name)
-
-        self.adapted = app
-        self.lifespan: AbstractAsyncContextManager[None] = nullcontext()
-        self.lifespan_failure: type[Exception] = _NoFailure
-        if http.interface is Interface.ASGI:
-            for text in reversed(http.asgi_middleware):
-                app = asgi_middleware(registry, text, app)
-            make_asgi = cast(_MakeAsgiApplication, load("kestrel_protocols.asgi:AsgiApplication"))
-            self.adapted = asgi = make_asgi(app, root_path=http.root_path)
-            self.lifespan = asgi.lifespan()
-            failure = load("kestrel_protocols.asgi:LifespanFailed")
-            self.lifespan_failure = cast(type[Exception], failure)
-        elif http.interface is Interface.NATIVE:
-            if http.root_path:
-                raise ConfigurationError("a native handler has no use for --root-path")
-        else:
-            make_wsgi = cast(_MakeWsgiApplication, load("kestrel_protocols.wsgi:WsgiApplication"))
-            self.adapted = make_wsgi(app, root_path=http.root_path)
-
-
 def compose_server(
     app: object,
     endpoints: Sequence[Endpoint],
@@ -128,7 +72,8 @@ def compose_server(
         ConfigurationError: a plug-in is not known or has wrong options, or the root path is none
             for this interface, or a leniency is not known, or `alt_svc` is no field value.
     """
-    application: _Application | None = None
+    # A server of which no protocol serves HTTP has no lifespan.
+    application = AdaptedApplication(None)
     handlers: list[ConnectionHandler] = []
     for text in protocols:
         if text.name != HTTP1:
@@ -138,8 +83,8 @@ def compose_server(
             raise ConfigurationError(
                 f"bad plug-in {str(text)!r}: its options are those of the command, such as --alt-svc"
             )
-        application = _Application(registry, app, http)
-        handlers.append(_make_http(registry, application.adapted, http))
+        application = _adapt(registry, app, http)
+        handlers.append(_make_http(registry, application.application, http))
     server = Server(limits=limits, registry=registry)
     notes: list[str] = []
     for some, placed in ((endpoints, stack), (insecure_endpoints, stack.without_tls())):
@@ -147,16 +92,22 @@ def compose_server(
         for endpoint in some:
             server.listen(endpoint, handler, middleware=middleware)
             notes.append(placed.note)
-    if application is None:
-        return ComposedServer(server, nullcontext(), _NoFailure, notes)
     return ComposedServer(server, application.lifespan, application.lifespan_failure, notes)
 
 
+def _adapt(registry: Registry, app: object, http: HttpSettings) -> AdaptedApplication:
+    if http.interface is Interface.NATIVE and http.root_path:
+        raise ConfigurationError("a native handler has no use for --root-path")
+    for text in reversed(http.asgi_middleware):
+        app = asgi_middleware(registry, text, app)
+    return adapt(registry, app, http.interface, root_path=http.root_path)
+
+
 def _make_http(registry: Registry, application: object, http: HttpSettings) -> ConnectionHandler:
-    make = cast(_MakeHttp, registry.load(PluginKind.PROTOCOL, HTTP1))
     found = registry.load(PluginKind.PROTOCOL, "kestrel_protocols.http1:Leniency")
     leniency = cast(type[Enum], found)
-    return make(
+    return make_http(
+        registry,
         application,
         on_exchange_end=log_exchange if http.access_log else None,
         alt_svc=_field_value("--alt-svc", http.alt_svc),

@@ -2,13 +2,13 @@
 
 import click
 
+from kestrel_core.application import HTTP1
 from kestrel_core.cli.sectioned_help import SectionedOption
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.plugin_options import PluginText
 
-__all__ = ["DETECT", "HTTP1", "connection_options", "parse_plugins"]
+__all__ = ["DETECT", "connection_options", "parse_plugins"]
 
-HTTP1 = "http/1.1"
 """The protocol that serves the application."""
 
 DETECT = "detect"

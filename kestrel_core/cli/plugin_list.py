@@ -6,7 +6,8 @@ from typing import cast
 
 import click
 
-from kestrel_core.cli.connection_options import DETECT, HTTP1
+from kestrel_core.application import HTTP1
+from kestrel_core.cli.connection_options import DETECT
 from kestrel_core.plugin_options import PluginOption, options_of
 from kestrel_core.registry import PluginInfo, PluginKind, Registry
 

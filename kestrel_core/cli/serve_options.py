@@ -6,11 +6,11 @@ import click
 
 from kestrel_core._version import __version__
 from kestrel_core.cli.connection_options import connection_options
-from kestrel_core.cli.interface import Interface
 from kestrel_core.cli.limit_options import limit_options
 from kestrel_core.cli.tls_options import tls_options
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.errors import EndpointError
+from kestrel_core.interface import Interface
 from kestrel_core.registry import PluginKind, Registry
 
 __all__ = ["serve_options"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kestrel_core.cli.application_import import ApplicationImportError, import_application
-from kestrel_core.cli.interface import Interface
+from kestrel_core.interface import Interface
 
 ASGI = "async def app(scope, receive, send): ...\n"
 

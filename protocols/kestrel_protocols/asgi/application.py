@@ -56,13 +56,16 @@ class AsgiApplication:
             self._extensions["http.response.debug"] = {}
         self._context: ConnectionContext | None = None
 
-    def lifespan(self) -> AbstractAsyncContextManager[None]:
+    def lifespan(self, *, must_start: bool = False) -> AbstractAsyncContextManager[None]:
         """Return the application's lifespan; serve inside it.
+
+        `must_start` says that raising in the startup means that it failed, too. The specification
+        has servers go on without the lifespan then, as applications raise that have none.
 
         Raises:
             LifespanFailed: the application said that it could not start or stop.
         """
-        return run_lifespan(self.app, self._state)
+        return run_lifespan(self.app, self._state, must_start=must_start)
 
     def _meet(self, context: ConnectionContext) -> None:
         """Offer what the server of the moment has to say; nearly always it is the same."""

@@ -32,8 +32,9 @@ class _NotLifespan(RuntimeError):
 
 
 class _Lifespan:
-    def __init__(self, app: AsgiApp, state: dict[str, Any]) -> None:
+    def __init__(self, app: AsgiApp, state: dict[str, Any], *, must_start: bool) -> None:
         self._app = app
+        self._must_start = must_start
         self._state = state
         self._events_in, self._events = trio.open_memory_channel[Event](1)
         self._asked: str | None = "startup"  # what is still to be answered
@@ -81,13 +82,15 @@ class _Lifespan:
         """Start the application.
 
         Raises:
-            LifespanFailed: it said that it failed.
+            LifespanFailed: it said that it failed, or raised and must not.
         """
         self._started = await self._ask("startup")
         if self._started:
             return
         if self._error is None or isinstance(self._error, _NotLifespan) or not self._received:
             _log.debug("the application has no lifespan: %r", self._error)
+        elif self._must_start:
+            raise LifespanFailed("the application failed in its startup") from self._error
         else:
             _log.warning(
                 "the application raised in its startup; serving without it", exc_info=self._error
@@ -124,8 +127,12 @@ class _Lifespan:
 
 
 @asynccontextmanager
-async def run_lifespan(app: AsgiApp, state: dict[str, Any]) -> AsyncGenerator[None]:
+async def run_lifespan(
+    app: AsgiApp, state: dict[str, Any], *, must_start: bool = False
+) -> AsyncGenerator[None]:
     """Start `app`, run the body, stop `app`; `state` is what it shares with its requests.
+
+    `must_start` says that raising in its startup is no way to say that it has no lifespan.
 
     The application is stopped when the body raises, too, but not when it is cancelled: then so is
     the application.
@@ -135,7 +142,7 @@ async def run_lifespan(app: AsgiApp, state: dict[str, Any]) -> AsyncGenerator[No
     """
     failure: Exception | None = None  # raised at the end, not in a group
     async with trio.open_nursery() as nursery:
-        lifespan = _Lifespan(app, state)
+        lifespan = _Lifespan(app, state, must_start=must_start)
         nursery.start_soon(lifespan.run)
         try:
             await lifespan.startup()

@@ -6,6 +6,7 @@ then is how frameworks get out of a handler, and leaving without an answer is ri
 
 import logging
 
+from kestrel_core.connection import Failure, report_failure
 from kestrel_core.end_reason import EndReason
 from kestrel_protocols.http.exchange import BadRequest, ClientDisconnected, TooManyUpgrades
 from kestrel_protocols.http.fields import reason_phrase
@@ -29,16 +30,17 @@ async def application_failed(wire: Wire, exchange: Http1Exchange, error: Excepti
         if not exchange.response_finished:
             await _answer_for_it(exchange, 503)
         return
-    _log.log(
-        logging.DEBUG if was_told else logging.ERROR,
-        "the application failed on %s %s%s",
-        exchange.method,
-        exchange.target.decode("ascii", "replace"),
-        ", whose client is gone" if was_told else "",
-        exc_info=error,
-        extra={"connection_id": exchange.connection.id},
-    )
-    if not (was_told or exchange.response_finished):
+    message = f"the application failed on {_request_of(exchange)}"
+    if was_told:
+        _log.debug(
+            "%s, whose client is gone",
+            message,
+            exc_info=error,
+            extra={"connection_id": exchange.connection.id},
+        )
+        return
+    report_failure(_log, Failure(exchange.connection, message, error))
+    if not exchange.response_finished:
         await _answer_for_it(exchange)
 
 
@@ -48,23 +50,18 @@ async def application_left(wire: Wire, exchange: Http1Exchange) -> None:
         exchange.give_up()
         exchange.connection.record_end(EndReason.CONNECTION_RESET)
         return
-    _log.error(
-        "the application returned without %s a response to %s %s",
-        "finishing" if exchange.response_started else "starting",
-        exchange.method,
-        exchange.target.decode("ascii", "replace"),
-        extra={"connection_id": exchange.connection.id},
-    )
+    step = "finishing" if exchange.response_started else "starting"
+    message = f"the application returned without {step} a response to {_request_of(exchange)}"
+    report_failure(_log, Failure(exchange.connection, message, None))
     await _answer_for_it(exchange)
 
 
 async def application_timed_out(wire: Wire, exchange: Http1Exchange) -> None:
     """Answer 503 for an application that was cancelled because the request took too long."""
     _log.warning(
-        "the application was cancelled %g s after %s %s had arrived",
+        "the application was cancelled %g s after %s had arrived",
         exchange.connection.limits.max_request_seconds,
-        exchange.method,
-        exchange.target.decode("ascii", "replace"),
+        _request_of(exchange),
         extra={"connection_id": exchange.connection.id},
     )
     if wire.torn:
@@ -94,6 +91,10 @@ async def _answer_for_it(
         )
     except ClientDisconnected:
         exchange.give_up()
+
+
+def _request_of(exchange: Http1Exchange) -> str:
+    return f"{exchange.method} {exchange.target.decode('ascii', 'replace')}"
 
 
 def _is_disconnection(error: BaseException) -> bool:
