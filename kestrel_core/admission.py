@@ -1,12 +1,14 @@
 """Admission: which connections an endpoint takes, decided before a byte of them is read."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
-from kestrel_core.middleware import Layer
+from kestrel_core.middleware import Layer, Middleware
+from kestrel_core.protocol import SniffedLayer
 from kestrel_core.transport import Listener
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "place_of_tls"]
 
 
 class Admission(Layer):
@@ -27,3 +29,17 @@ class Admission(Layer):
         and ends a waiting `accept` with `trio.ClosedResourceError` when it is unbound. It aborts
         and closes what it refuses.
         """
+
+
+def place_of_tls(middleware: Sequence[Middleware]) -> int:
+    """Return the index at which TLS stands unless somebody says otherwise.
+
+    That is just inside of whatever decides about connections before they speak, or is spoken before
+    TLS: admissions, and layers such as the PROXY protocol.
+    """
+    outside = [
+        index
+        for index, each in enumerate(middleware)
+        if isinstance(each, Admission | SniffedLayer)
+    ]
+    return outside[-1] + 1 if outside else 0

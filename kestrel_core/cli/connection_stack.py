@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 
 import attrs
 
-from kestrel_core.admission import Admission
+from kestrel_core.admission import place_of_tls
 from kestrel_core.cli.connection_options import DETECT
 from kestrel_core.cli.option_names import with_option_names
 from kestrel_core.cli.plugin_loading import load_named, middleware
@@ -149,7 +149,7 @@ def make_stack(
             " tls:...; leave one out"
         )
     elif place is None:
-        place = _place_of_tls(made)
+        place = place_of_tls(made)
         made.insert(place, configured)
     serves_plain = request is not None and request.serves_plain
     return ConnectionStack(
@@ -208,13 +208,6 @@ def _hosts(registry: Registry, texts: Sequence[PluginText]) -> Mapping[str, obje
 
 def _is_tls(each: Middleware) -> bool:
     return isinstance(each, SniffedLayer) and each.name == TLS.name
-
-
-def _place_of_tls(made: Sequence[Middleware]) -> int:
-    outside = [
-        index for index, each in enumerate(made) if isinstance(each, (Admission, SniffedLayer))
-    ]
-    return outside[-1] + 1 if outside else 0
 
 
 def _inside(

@@ -10,9 +10,13 @@
 Nothing that is shipped imports this package. It knows no plug-in by module, only by name.
 """
 
-from kestrel_core.testing.diagnostic_memory_pool import DiagnosticMemoryPool as DiagnosticMemoryPool
 from kestrel_core.testing.contracts.middleware import check_middleware as check_middleware
-from kestrel_core.testing.open_server import OpenServer as OpenServer
-from kestrel_core.testing.open_server import open_server as open_server
 from kestrel_core.testing.contracts.pipe import check_pipe as check_pipe
 from kestrel_core.testing.contracts.transport import check_transport as check_transport
+from kestrel_core.testing.diagnostic_memory_pool import DiagnosticMemoryPool as DiagnosticMemoryPool
+from kestrel_core.testing.observation import Metrics as Metrics
+from kestrel_core.testing.open_server import OpenServer as OpenServer
+from kestrel_core.testing.serving import ApplicationFailed as ApplicationFailed
+from kestrel_core.testing.serving import LeftOpen as LeftOpen
+from kestrel_core.testing.serving import open_server as open_server
+from kestrel_core.testing.serving import serve as serve

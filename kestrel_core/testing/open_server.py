@@ -1,55 +1,225 @@
-"""A real server for the length of a block, over the in-memory transport unless told otherwise."""
+"""A server under test: how clients come to it, and what it has done."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+import traceback
+from collections.abc import Sequence
 from itertools import count
+from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
-from kestrel_core.connection import Connection, close_within
+from kestrel_core.connection import Address, Connection, Failure, close_within
 from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
-from kestrel_core.errors import KestrelError
-from kestrel_core.limits import Limits
-from kestrel_core.memory import MemoryPool
-from kestrel_core.middleware import ConnectionHandler, Middleware
-from kestrel_core.registry import Registry
 from kestrel_core.server import Server
-from kestrel_core.timers import Timers
-from kestrel_core.transport import TransportContext, open_transport_context
+from kestrel_core.testing.connector import Connector, TlsTrust
+from kestrel_core.testing.observation import Metrics, Observation
+from kestrel_core.testing.transcript import Transcript
+from kestrel_core.transport import Transport, TransportContext
 
-__all__ = ["OpenServer", "open_server"]
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
 
-# Names for the endpoints that were given none; no two in one process are the same.
-_numbers = count(1)
+    from kestrel_core.testing.authority import Authority, Identity
+    from kestrel_core.testing.network import Network, SimulatedTransport
+
+__all__ = ["OpenServer", "Site"]
+
+# Where the clients of an in-memory server that were given no address are: as if on this machine,
+# each connection from a port of its own.
+_CLIENT_HOST = "127.0.0.1"
+_FIRST_CLIENT_PORT = 50000
+
+# As Starlette's TestClient calls the server.
+_SERVER_NAME = "testserver"
+
+
+@attrs.frozen(kw_only=True)
+class Site:
+    """What clients of an `OpenServer` have in common; see `open_server`."""
+
+    network: "Network | None"
+    authority: "Authority | None"
+    speaks_tls: bool
+    records: bool
 
 
 class OpenServer:
-    """A server that serves, and the means to connect to it; see `open_server`."""
+    """A server that serves, and the means to connect to it; see `open_server` and `serve`."""
 
-    def __init__(self, server: Server, endpoint: Endpoint, context: TransportContext) -> None:
-        self.server = server
-        self.endpoint = endpoint
+    def __init__(
+        self,
+        server: Server,
+        endpoint: Endpoint,
+        context: TransportContext,
+        observation: Observation,
+        site: Site,
+    ) -> None:
+        self.server: Server = server
+        self.endpoint: Endpoint = endpoint
         """What the server has bound."""
-        self.context = context
+        self.context: TransportContext = context
         """What clients connect with; it ends before the server does."""
+        self.authority: "Authority | None" = site.authority
+        """Whom clients trust that speak TLS, and who issues their certificates."""
+        self.transcripts: list[Transcript] = []
+        """What went over each connection that clients made here, if that is written down."""
+        self.cut_connections: int = 0
+        """How many connections did not finish at the end of the block; known after it."""
+        self._began_at = trio.current_time()
+        self._observation = observation
+        self._site = site
         self._connected: list[Connection] = []
+        self._ports = count(_FIRST_CLIENT_PORT)
+        self._networks: "dict[Network, SimulatedTransport]" = {}
 
-    async def connect(self, **options: str) -> Connection:
-        """Connect to the server; `options` are the endpoint's and come before what it has.
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """All connections that were ever accepted, as the server has them, in that order.
 
-        Over the in-memory transport `client="203.0.113.7:4711"` chooses the client's address. The
-        end of the block aborts the connection unless the caller has closed it.
+        Those of now are `server.connections`.
+        """
+        return self._observation.connections
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """The faults of applications, handlers and middleware so far."""
+        return self._observation.failures
+
+    def metrics(self) -> Metrics:
+        """Return what the server has done so far, in numbers."""
+        return self._observation.metrics()
+
+    async def connect(
+        self,
+        *,
+        address: str | None = None,
+        network: "Network | None" = None,
+        tls: bool | None = None,
+        server_name: str | None = None,
+        identity: "Identity | None" = None,
+        alpn: Sequence[str] = (),
+        **options: str,
+    ) -> Connection:
+        """Connect to the server; the end of the block aborts the connection, unless it is closed.
+
+        `address`, such as "203.0.113.7:4711", is the client's, over the in-memory transport alone;
+        `options` are further ones of the endpoint, which come before what it has. `network` comes
+        before the one that the server was opened with.
+
+        With TLS, which is used if the server was opened with it unless `tls` says otherwise,
+        `server_name` is whom to ask for, `identity` what to show and `alpn` what to offer.
+        `connection.transport` is inside of it then; closing that says good-bye.
 
         Raises:
-            OSError: the server has ceased to listen.
+            OSError: the server has ceased to listen, or the network refuses.
+            ssl.SSLError, trio.BrokenResourceError: the handshake failed.
         """
-        bound = self.endpoint
-        endpoint = Endpoint(bound.scheme, bound.address, {**bound.options, **options})
-        transport = self.server.registry.transport(endpoint.scheme)
-        connection = await transport.connect(endpoint, self.context)
+        connector = self.connector(
+            address=address,
+            network=network,
+            server_name=server_name,
+            identity=identity,
+            alpn=alpn,
+            **options,
+        )
+        connection = await connector.connect()
         self._connected.append(connection)
+        if self._site.speaks_tls if tls is None else tls:
+            connection.transport = await connector.start_tls(
+                connection.transport, server_name or _SERVER_NAME
+            )
         return connection
+
+    def connector(
+        self,
+        *,
+        address: str | None = None,
+        network: "Network | None" = None,
+        server_name: str | None = None,
+        identity: "Identity | None" = None,
+        alpn: Sequence[str] = (),
+        **options: str,
+    ) -> Connector:
+        """Return what makes the connections of a client; the parameters are those of `connect`."""
+        tls: TlsTrust | None = None
+        if self.authority is not None:
+            tls = TlsTrust(
+                authorities=self.authority.pem,
+                certificate_chain=None if identity is None else identity.certificate_chain,
+                key=None if identity is None else identity.key,
+                server_name=server_name,
+                alpn=alpn,
+            )
+        if address is not None:
+            options["client"] = address
+        return Connector(
+            self._transport(network or self._site.network),
+            lambda: self._endpoint_of_a_client(options),
+            self.context,
+            registry=self.server.registry,
+            tls=tls,
+            transcripts=self.transcripts if self._site.records else None,
+            began_at=self._began_at,
+        )
+
+    def httpx_client(
+        self,
+        *,
+        base_url: str | None = None,
+        timeout_seconds: float | None = 30.0,
+        address: str | None = None,
+        network: "Network | None" = None,
+        server_name: str | None = None,
+        identity: "Identity | None" = None,
+    ) -> "httpx.AsyncClient":
+        """Return a client of httpx; leave it before the block ends.
+
+        Its URLs begin with `base_url`, or with that of the server; whatever host they name, this
+        server gets the request. The other parameters are those of `connect`.
+        """
+        from kestrel_core.testing.clients.httpx_client import make_client
+
+        connector = self.connector(
+            address=address, network=network, server_name=server_name, identity=identity
+        )
+        return make_client(
+            connector.connect,
+            self.context,
+            base_url=base_url or self.base_url,
+            start_tls=connector.start_tls,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def httpx2_client(
+        self,
+        *,
+        base_url: str | None = None,
+        timeout_seconds: float | None = 30.0,
+        address: str | None = None,
+        network: "Network | None" = None,
+        server_name: str | None = None,
+        identity: "Identity | None" = None,
+    ) -> "httpx2.AsyncClient":
+        """Return a client of httpx2; like `httpx_client` in all else."""
+        from kestrel_core.testing.clients.httpx2_client import make_client
+
+        connector = self.connector(
+            address=address, network=network, server_name=server_name, identity=identity
+        )
+        return make_client(
+            connector.connect,
+            self.context,
+            base_url=base_url or self.base_url,
+            start_tls=connector.start_tls,
+            timeout_seconds=timeout_seconds,
+        )
+
+    @property
+    def base_url(self) -> str:
+        """How the URLs of its HTTP clients begin: "http://testserver", or https with TLS."""
+        return f"{'https' if self._site.speaks_tls else 'http'}://{_SERVER_NAME}"
 
     async def close_clients(self) -> None:
         """Abort what `connect` returned and nobody has closed."""
@@ -57,51 +227,35 @@ class OpenServer:
             connection.abort(EndReason.ABORTED_BY_APP)
             await close_within(connection, 1.0)
 
+    def report(self) -> str:
+        """Tell what happened, for somebody who wants to know why a test has failed."""
+        lines = [f"server on {self.endpoint}: {self.metrics()}"]
+        if self._site.network is not None:
+            lines.append(f"network: {self._site.network}")
+        for failure in self.failures:
+            lines.append(failure.message)
+            if failure.error is not None:
+                lines += "".join(traceback.format_exception(failure.error)).splitlines()
+        lines += [str(transcript) for transcript in self.transcripts]
+        for connection in self.connections:
+            reason = connection.end_reason.value if connection.end_reason else "open"
+            lines.append(f"the server's end of {connection.remote}: {reason}")
+        return "\n".join(lines)
 
-@asynccontextmanager
-async def open_server(
-    handler: ConnectionHandler,
-    *,
-    middleware: Sequence[Middleware] = (),
-    limits: Limits | None = None,
-    registry: Registry | None = None,
-    endpoint: str | None = None,
-    lifespan: AbstractAsyncContextManager[object] | None = None,
-    drain_seconds: float = 1.0,
-    memory_pool: Callable[[Timers], MemoryPool] = MemoryPool,
-) -> AsyncGenerator[OpenServer]:
-    """Serve `handler`, inside `middleware`, while the block runs.
+    def _transport(self, network: "Network | None") -> Transport:
+        """Return what to connect with; a network counts its connections, so there is one of each."""
+        transport = self.server.registry.transport(self.endpoint.scheme)
+        if network is None:
+            return transport
+        from kestrel_core.testing.network import SimulatedTransport
 
-    `memory_pool` is for example `DiagnosticMemoryPool`. `endpoint` is `memory://` with a name of its own, unless given. `lifespan` is entered before
-    the server binds, and left when it has ended. When the block ends the server drains for
-    `drain_seconds`; when the block raises, the server is aborted. Either way nothing is left open.
+        if network not in self._networks:
+            self._networks[network] = SimulatedTransport(transport, network)
+        return self._networks[network]
 
-    The block's exception comes out as it is; one that stops the server, in an `ExceptionGroup`.
-
-    Raises:
-        BindError: the endpoint could not be bound.
-        EndpointError, PluginError: the endpoint makes no sense, or its transport cannot load.
-    """
-    server = Server(limits=limits, registry=registry, memory_pool=memory_pool)
-    server.listen(endpoint or f"memory://server-{next(_numbers)}", handler, middleware=middleware)
-    failure: Exception | None = None
-    async with lifespan or nullcontext():
-        async with trio.open_nursery() as nursery:
-            try:
-                (bound,) = await nursery.start(server.serve)
-                async with open_transport_context(limits) as context:
-                    opened = OpenServer(server, bound, context)
-                    try:
-                        yield opened
-                    except Exception as error:  # raised below, where no nursery wraps it
-                        failure = error
-                    finally:
-                        await opened.close_clients()
-                if failure is None:
-                    await server.drain(drain_seconds)
-                else:
-                    server.abort()
-            except (KestrelError, OSError) as error:  # of binding
-                failure = error
-        if failure is not None:
-            raise failure
+    def _endpoint_of_a_client(self, options: dict[str, str]) -> Endpoint:
+        bound = self.endpoint
+        given = {**bound.options, **options}
+        if bound.scheme == "memory" and "client" not in given:
+            given["client"] = str(Address(_CLIENT_HOST, next(self._ports)))
+        return Endpoint(bound.scheme, bound.address, given)
