@@ -43,6 +43,14 @@ class DuplexPipe(ABC):
         raise `trio.ClosedResourceError`, and so does every later use. A second call does nothing.
         """
 
+    def close_nowait(self) -> bool:
+        """Do what `aclose()` does, if that takes no waiting; tell whether the pipe is closed.
+
+        Never is, unless a subclass knows better: a time limit, which every closing has that may
+        wait, costs as much as a third of a small request.
+        """
+        return False
+
     @abstractmethod
     def abort(self) -> None:
         """End both directions now; unsent bytes are dropped and the peer sees a reset if it can.

@@ -284,6 +284,10 @@ class LayeredPipe(DuplexPipe):
             self._reader.end()
             await self.inner.aclose()
 
+    def finish_nowait(self) -> bool:
+        """Tell whether there is nothing left for `finish()` to do."""
+        return not self._writer.unflushed_bytes
+
     async def finish(self) -> None:
         """Send what is left to be sent, before the pipe below is closed or used by itself again.
 

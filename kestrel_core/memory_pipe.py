@@ -294,9 +294,19 @@ class MemoryDuplexPipe(DuplexPipe):
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass  # nobody is left to receive it
         finally:
-            self._closed = True
-            self._outgoing.close_writer()
-            self._incoming.close_reader()
+            self._close()
+
+    def close_nowait(self) -> bool:
+        """Close, unless something has to be flushed first."""
+        if not self._closing and not self.output.unflushed_bytes:
+            self._closing = True
+            self._close()
+        return self._closed
+
+    def _close(self) -> None:
+        self._closed = True
+        self._outgoing.close_writer()
+        self._incoming.close_reader()
 
     def abort(self) -> None:
         """Break both directions for both ends."""

@@ -86,7 +86,8 @@ async def serve_over(
     connection.transport = pipe
     try:
         await following(connection)
-        await run_within(connection.limits.linger_seconds, pipe.finish())
+        if not pipe.finish_nowait():
+            await run_within(connection.limits.linger_seconds, pipe.finish())
     finally:
         connection.transport = pipe.inner
 

@@ -149,6 +149,13 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
         finally:
             self._end(_CLOSED)
 
+    def close_nowait(self) -> bool:
+        """Close, unless something has to be flushed first."""
+        if not self._closing and not self._output.unflushed_bytes:
+            self._closing = True
+            self._end(_CLOSED)
+        return self.state is _CLOSED
+
     def abort(self) -> None:
         """Reset the connection; a Unix socket has no reset, its peer sees the end."""
         if self.state is _OPEN:
