@@ -34,9 +34,12 @@ class Signal:
         if self.is_set:
             return
         self.is_set = True
-        listeners, self._listeners = self._listeners, None
-        for listener in listeners or ():
-            listener()
+        listeners = self._listeners
+        if listeners is not None:
+            listeners.reverse()
+            while listeners:  # one at a time, as one may `unlisten` another, or cancel its task
+                listeners.pop()()
+            self._listeners = None
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` once when the signal is set, or now if it already is.

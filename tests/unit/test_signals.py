@@ -87,3 +87,28 @@ async def test_a_cancelled_waiter_is_forgotten() -> None:
     assert scope.cancelled_caught
     signal.set()  # would reschedule a task that does not wait, which trio does not survive
     await signal.wait()
+
+
+def test_a_listener_may_have_another_one_forgotten() -> None:
+    calls: list[str] = []
+
+    def never() -> None:
+        calls.append("never")
+
+    signal = Signal()
+    signal.listen(lambda: signal.unlisten(never))
+    signal.listen(never)
+    signal.listen(lambda: calls.append("last"))
+    signal.set()
+    assert calls == ["last"]
+
+
+async def test_a_listener_may_cancel_who_waits() -> None:
+    signal = Signal()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            signal.listen(scope.cancel)
+            nursery.start_soon(signal.wait)
+            await wait_all_tasks_blocked()
+            signal.set()  # the task is woken by its cancellation, and must not be a second time
+    assert scope.cancelled_caught
