@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from kestrel_core.testing.authority import Authority, Identity
-    from kestrel_core.testing.network import Network, SimulatedTransport
+    from kestrel_core.testing.network import Network
 
 __all__ = ["OpenServer", "Site"]
 
@@ -72,7 +72,7 @@ class OpenServer:
         self._site = site
         self._connected: list[Connection] = []
         self._ports = count(_FIRST_CLIENT_PORT)
-        self._networks: "dict[Network, SimulatedTransport]" = {}
+        self._networks: "list[Network]" = []
 
     @property
     def connections(self) -> Sequence[Connection]:
@@ -230,8 +230,7 @@ class OpenServer:
     def report(self) -> str:
         """Tell what happened, for somebody who wants to know why a test has failed."""
         lines = [f"server on {self.endpoint}: {self.metrics()}"]
-        if self._site.network is not None:
-            lines.append(f"network: {self._site.network}")
+        lines += [network.report() for network in self._networks]
         for failure in self.failures:
             lines.append(failure.message)
             if failure.error is not None:
@@ -243,15 +242,14 @@ class OpenServer:
         return "\n".join(lines)
 
     def _transport(self, network: "Network | None") -> Transport:
-        """Return what to connect with; a network counts its connections, so there is one of each."""
         transport = self.server.registry.transport(self.endpoint.scheme)
         if network is None:
             return transport
         from kestrel_core.testing.network import SimulatedTransport
 
         if network not in self._networks:
-            self._networks[network] = SimulatedTransport(transport, network)
-        return self._networks[network]
+            self._networks.append(network)
+        return SimulatedTransport(transport, network)
 
     def _endpoint_of_a_client(self, options: dict[str, str]) -> Endpoint:
         bound = self.endpoint

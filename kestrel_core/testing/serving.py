@@ -163,8 +163,8 @@ async def serve(
     options of the middleware "tls" may stand there instead of True. A middleware of your own that
     speaks TLS needs `authority` for its clients to trust.
 
-    `network` is what bytes go over between clients and server; one that has a seed also seeds
-    trio's scheduler, so that everything happens in the same order again.
+    `network` is what bytes go over between clients and server. Its seed decides trio's scheduling
+    order, too, while the block runs, so that with an equal network everything happens again.
 
     At the end of the block the clients are closed, and the server drains for `drain_seconds`. When
     the block raises, a note at its exception tells what went over each connection, unless
@@ -246,7 +246,7 @@ def _with_tls(
 
 
 def _scheduler(network: "Network | None") -> AbstractContextManager[None]:
-    if network is None or network.seed is None:
+    if network is None:
         return nullcontext()
     from kestrel_core.testing.network import seeded_scheduler
 
