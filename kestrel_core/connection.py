@@ -205,14 +205,6 @@ class Connection:
         finally:
             self.closed.set()
 
-    def close_nowait(self) -> bool:
-        """Do what `aclose()` does, if that takes no waiting; tell whether the connection is closed."""
-        self.deadline.close()
-        if self._base.close_nowait():
-            self.closed.set()
-            return True
-        return False
-
     async def wait_closed(self) -> None:
         """Wait until the transport is gone."""
         await self.closed.wait()
@@ -272,5 +264,8 @@ async def close_within(connection: Connection, seconds: float) -> None:
 
     Runs to its end under cancellation too: it is shielded, and the deadline bounds it.
     """
-    if not connection.close_nowait():
+    if type(connection).aclose is Connection.aclose and connection._base.close_nowait():
+        connection.deadline.close()
+        connection.closed.set()
+    else:
         await run_within(seconds, connection.aclose(), shield=True)

@@ -24,6 +24,12 @@ class DuplexPipe(ABC):
 
     __slots__ = ()
 
+    def __init_subclass__(cls) -> None:
+        """Take back `close_nowait` where only `aclose` is overridden, which it would go past."""
+        super().__init_subclass__()
+        if "aclose" in vars(cls) and "close_nowait" not in vars(cls):
+            cls.close_nowait = DuplexPipe.close_nowait  # type: ignore[method-assign]
+
     @property
     @abstractmethod
     def input(self) -> PipeReader:

@@ -109,7 +109,7 @@ class Site:
         """Connect; the client delivers as the site's do, unless told otherwise."""
         if byte_by_byte is None:
             byte_by_byte = self.byte_by_byte
-        connection = await self.opened.connect(**options)
+        connection = await self.opened.connect(options=options)
         await self.way.prepare(connection)
         return RawClient(connection, byte_by_byte=byte_by_byte)
 

@@ -179,7 +179,7 @@ class TlsSite:
 
     async def connect(self, **options: str) -> Connection:
         """Connect, and say nothing yet."""
-        connection = await self.opened.connect(**options)
+        connection = await self.opened.connect(options=options)
         self.connections_made += 1
         return connection
 

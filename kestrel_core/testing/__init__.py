@@ -11,7 +11,14 @@ Nothing that is shipped imports this package. It knows no plug-in by module, onl
 """
 
 from kestrel_core.testing.contracts.middleware import check_middleware as check_middleware
+from kestrel_core.testing.contracts.multiplexed_transport import (
+    check_multiplexed_transport as check_multiplexed_transport,
+)
+from kestrel_core.testing.contracts.no_leaks import check_no_leaks as check_no_leaks
 from kestrel_core.testing.contracts.pipe import check_pipe as check_pipe
+from kestrel_core.testing.contracts.protocol_sniffer import (
+    check_protocol_sniffer as check_protocol_sniffer,
+)
 from kestrel_core.testing.contracts.transport import check_transport as check_transport
 from kestrel_core.testing.diagnostic_memory_pool import DiagnosticMemoryPool as DiagnosticMemoryPool
 from kestrel_core.testing.observation import Metrics as Metrics

@@ -87,9 +87,7 @@ class Connector:
         """
         if self._transcripts is None:
             return await self._transport.connect(self._endpoint(), self._context)
-        transcript = Transcript(
-            f"connection {len(self._transcripts) + 1}", began_at=self._began_at
-        )
+        transcript = Transcript(f"connection {len(self._transcripts) + 1}", began_at=self._began_at)
         self._transcripts.append(transcript)
         try:
             connection = await self._transport.connect(self._endpoint(), self._context)
@@ -121,5 +119,7 @@ class Connector:
         recorded = self._recorded.pop(pipe, None)
         if recorded is None:
             return await self._tls.start_tls(pipe, server_name)
-        layer, transcript = recorded  # whose place is inside of TLS, where there is something to read
+        layer, transcript = (
+            recorded  # whose place is inside of TLS, where there is something to read
+        )
         return transcript.wrap(await self._tls.start_tls(layer.inner, server_name))

@@ -1,11 +1,10 @@
 """What a server under test has done so far, counted from outside."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import attrs
-import trio
 
 from kestrel_core.admission import Admission
 from kestrel_core.application import ServedExchange
@@ -35,6 +34,20 @@ class Metrics:
     failures: int
     rented_blocks: int
     """Blocks of the memory pool that are rented."""
+
+    def __str__(self) -> str:
+        ends = _list(f"{count} {reason.value}" for reason, count in self.ended_connections.items())
+        statuses = _list(f"{count} with {status}" for status, count in self.responses.items())
+        return (
+            f"{self.accepted_connections} connections accepted, {self.open_connections} open{ends};"
+            f" {self.requests} requests{statuses}; {self.failures} failures;"
+            f" {self.rented_blocks} blocks rented"
+        )
+
+
+def _list(parts: Iterable[str]) -> str:
+    text = ", ".join(parts)
+    return text and f" ({text})"
 
 
 class Observation(Admission):
@@ -75,9 +88,7 @@ class Observation(Admission):
             accepted_connections=len(self.connections),
             open_connections=len(self.connections) - len(ended),
             ended_connections=Counter(
-                connection.end_reason
-                for connection in ended
-                if connection.end_reason is not None
+                connection.end_reason for connection in ended if connection.end_reason is not None
             ),
             requests=self._requests,
             responses=Counter(self._responses),

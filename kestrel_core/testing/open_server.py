@@ -1,7 +1,7 @@
 """A server under test: how clients come to it, and what it has done."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenServer", "Site"]
 
-# Where the clients of an in-memory server that were given no address are: as if on this machine,
-# each connection from a port of its own.
 _CLIENT_HOST = "127.0.0.1"
 _FIRST_CLIENT_PORT = 50000
 
@@ -39,10 +37,16 @@ _SERVER_NAME = "testserver"
 class Site:
     """What clients of an `OpenServer` have in common; see `open_server`."""
 
-    network: "Network | None"
-    authority: "Authority | None"
-    speaks_tls: bool
-    records: bool
+    network: "Network | None" = None
+    authority: "Authority | None" = None
+    speaks_tls: bool = False
+    records: bool = False
+    numbers_clients: bool = False
+    """Whether clients of an in-memory server that were given no address are on this machine, each
+    connection from a port of its own."""
+
+
+_PLAIN = Site()
 
 
 class OpenServer:
@@ -53,26 +57,26 @@ class OpenServer:
         server: Server,
         endpoint: Endpoint,
         context: TransportContext,
-        observation: Observation,
-        site: Site,
+        observation: Observation | None = None,
+        site: Site = _PLAIN,
     ) -> None:
         self.server: Server = server
         self.endpoint: Endpoint = endpoint
         """What the server has bound."""
         self.context: TransportContext = context
         """What clients connect with; it ends before the server does."""
-        self.authority: "Authority | None" = site.authority
+        self.authority: Authority | None = site.authority
         """Whom clients trust that speak TLS, and who issues their certificates."""
         self.transcripts: list[Transcript] = []
         """What went over each connection that clients made here, if that is written down."""
         self.cut_connections: int = 0
         """How many connections did not finish at the end of the block; known after it."""
         self._began_at = trio.current_time()
-        self._observation = observation
+        self._observation = observation or Observation()
         self._site = site
         self._connected: list[Connection] = []
         self._ports = count(_FIRST_CLIENT_PORT)
-        self._networks: "list[Network]" = []
+        self._networks: list[Network] = []
 
     @property
     def connections(self) -> Sequence[Connection]:
@@ -100,13 +104,13 @@ class OpenServer:
         server_name: str | None = None,
         identity: "Identity | None" = None,
         alpn: Sequence[str] = (),
-        **options: str,
+        options: Mapping[str, str] = {},
     ) -> Connection:
         """Connect to the server; the end of the block aborts the connection, unless it is closed.
 
         `address`, such as "203.0.113.7:4711", is the client's, over the in-memory transport alone;
-        `options` are further ones of the endpoint, which come before what it has. `network` comes
-        before the one that the server was opened with.
+        `options` are further ones of the endpoint, and come before those that were bound. `network`
+        comes before the one that the server was opened with.
 
         With TLS, which is used if the server was opened with it unless `tls` says otherwise,
         `server_name` is whom to ask for, `identity` what to show and `alpn` what to offer.
@@ -122,7 +126,7 @@ class OpenServer:
             server_name=server_name,
             identity=identity,
             alpn=alpn,
-            **options,
+            options=options,
         )
         connection = await connector.connect()
         self._connected.append(connection)
@@ -140,7 +144,7 @@ class OpenServer:
         server_name: str | None = None,
         identity: "Identity | None" = None,
         alpn: Sequence[str] = (),
-        **options: str,
+        options: Mapping[str, str] = {},
     ) -> Connector:
         """Return what makes the connections of a client; the parameters are those of `connect`."""
         tls: TlsTrust | None = None
@@ -152,11 +156,12 @@ class OpenServer:
                 server_name=server_name,
                 alpn=alpn,
             )
+        given = dict(options)
         if address is not None:
-            options["client"] = address
+            given["client"] = address
         return Connector(
             self._transport(network or self._site.network),
-            lambda: self._endpoint_of_a_client(options),
+            lambda: self._endpoint_of_a_client(given),
             self.context,
             registry=self.server.registry,
             tls=tls,
@@ -251,9 +256,9 @@ class OpenServer:
             self._networks.append(network)
         return SimulatedTransport(transport, network)
 
-    def _endpoint_of_a_client(self, options: dict[str, str]) -> Endpoint:
+    def _endpoint_of_a_client(self, options: Mapping[str, str]) -> Endpoint:
         bound = self.endpoint
         given = {**bound.options, **options}
-        if bound.scheme == "memory" and "client" not in given:
+        if self._site.numbers_clients and bound.scheme == "memory" and "client" not in given:
             given["client"] = str(Address(_CLIENT_HOST, next(self._ports)))
         return Endpoint(bound.scheme, bound.address, given)

@@ -64,6 +64,7 @@ async def open_server(
     authority: "Authority | None" = None,
     speaks_tls: bool = False,
     records: bool = False,
+    numbers_clients: bool = False,
     drain_seconds: float = 1.0,
     memory_pool: Callable[[Timers], MemoryPool] = MemoryPool,
     observation: Observation | None = None,
@@ -74,7 +75,7 @@ async def open_server(
     `memory://` with a name of its own, unless given. `lifespan` is entered before the server binds,
     and left when it has ended. Clients go over `network`, trust `authority` and, if it
     `speaks_tls`, speak TLS, which `middleware` or a protocol has to bring; `records` has their
-    transcripts written. `memory_pool` is for example `DiagnosticMemoryPool`. `observation` sees
+    transcripts written, `numbers_clients` gives addresses on this machine to those without one. `memory_pool` is for example `DiagnosticMemoryPool`. `observation` sees
     what the server does; there is one in any case.
 
     When the block ends, the clients are closed and the server drains for `drain_seconds`; when the
@@ -98,11 +99,17 @@ async def open_server(
         on_failure=observation.failures.append,
     )
     server.listen(
-        endpoint or f"memory://server-{next(_numbers)}",
+        endpoint or _new_name(),
         handler,
         middleware=_with(observation, middleware),
     )
-    site = Site(network=network, authority=authority, speaks_tls=speaks_tls, records=records)
+    site = Site(
+        network=network,
+        authority=authority,
+        speaks_tls=speaks_tls,
+        records=records,
+        numbers_clients=numbers_clients,
+    )
     failure: Exception | None = None
     async with lifespan or nullcontext():
         try:
@@ -124,11 +131,11 @@ async def open_server(
                 except (KestrelError, OSError) as error:  # of binding
                     failure = error
         except ExceptionGroup as group:
-            error = _only_one(group)
+            stopped_by = _only_one(group)
             if failure is None:
-                failure = error
+                failure = stopped_by
             else:
-                failure.add_note(f"besides, the server was stopped by {error!r}")
+                failure.add_note(f"besides, the server was stopped by {stopped_by!r}")
         if failure is not None:
             raise failure
 
@@ -198,12 +205,13 @@ async def serve(
             middleware=middleware,
             limits=limits,
             registry=registry,
-            endpoint=endpoint,
+            endpoint=endpoint or _endpoint(speaks_tls=bool(tls)),
             lifespan=adapted.lifespan,
             network=network,
             authority=authority,
             speaks_tls=bool(tls),
             records=True,
+            numbers_clients=True,
             drain_seconds=drain_seconds,
             memory_pool=memory_pool,
             observation=observation,
@@ -218,6 +226,14 @@ async def serve(
         raise LeftOpen(_what_was_cut(opened, drain_seconds))
     if raises_failures:
         _raise(opened.failures)
+
+
+def _new_name() -> str:
+    return f"memory://server-{next(_numbers)}"
+
+
+def _endpoint(*, speaks_tls: bool) -> str:
+    return f"{_new_name()}?server={_CERTIFIED_NAMES[0]}:{443 if speaks_tls else 80}"
 
 
 def _with(observation: Observation, middleware: Sequence[Middleware]) -> list[Middleware]:

@@ -167,21 +167,28 @@ class Transcript:
         self, kind: TranscriptEventKind, data: bytes | memoryview = b"", text: str = ""
     ) -> None:
         """Record that something happened now; a view is good until this returns."""
-        length = len(data)
-        if kind is _SENT:
-            self.sent_bytes += length
-        elif kind is _RECEIVED:
-            self.received_bytes += length
-        excess = length + _EVENT_BYTES - self.kept_bytes
-        if excess > 0:
-            self.dropped_bytes += min(excess, length)
-            data = data[excess:]
-        self._entries.append((trio.current_time(), kind, bytes(data), text))
-        self._held_bytes += len(data) + len(text) + _EVENT_BYTES
-        while self._held_bytes > self.kept_bytes:
-            _, _, oldest, said = self._entries.popleft()
-            self._held_bytes -= len(oldest) + len(said) + _EVENT_BYTES
-            self.dropped_bytes += len(oldest)
+        at = trio.current_time()
+        held = self._held_bytes + len(data) + len(text) + _EVENT_BYTES
+        if held > self.kept_bytes:
+            self._make_room(held - self.kept_bytes)
+            excess = len(data) + _EVENT_BYTES - self.kept_bytes
+            if excess > 0:
+                self.dropped_bytes += min(excess, len(data))
+                data = data[excess:]
+            held = self._held_bytes + len(data) + len(text) + _EVENT_BYTES
+            if held > self.kept_bytes:
+                self.dropped_events += 1
+                return
+        self._held_bytes = held
+        self._entries.append((at, kind, bytes(data), text))
+
+    def _make_room(self, missing_bytes: int) -> None:
+        while missing_bytes > 0 and self._entries:
+            _, _, data, text = self._entries.popleft()
+            gone = len(data) + len(text) + _EVENT_BYTES
+            missing_bytes -= gone
+            self._held_bytes -= gone
+            self.dropped_bytes += len(data)
             self.dropped_events += 1
 
 
@@ -251,6 +258,7 @@ class _TranscribedReader(LayerReader):
         self._transcript = transcript
 
     def arrived(self, data: bytes) -> bytes:
+        self._transcript.received_bytes += len(data)
         self._transcript.record(_RECEIVED if data else _RECEIVED_END, data)
         return data
 
@@ -286,6 +294,7 @@ class _TranscribedWriter(LayerWriter):
         self._transcript = transcript
 
     def leaving(self, data: bytes | memoryview) -> None:
+        self._transcript.sent_bytes += len(data)
         self._transcript.record(_SENT, data)
 
     async def _transmit(self, data: bytes | memoryview) -> None:

@@ -58,7 +58,7 @@ class Place:
         if self.accepting:
             at = f"[{address}]:1" if ":" in address else f"{address}:1"
             named = ":" in address or address[0].isdigit()
-            client = await opened.connect(client=at if named else address)
+            client = await opened.connect(address=at if named else address)
         else:
             client = await opened.connect()
             await client.transport.output.send(address.encode() + b"\n")

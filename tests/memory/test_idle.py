@@ -105,7 +105,7 @@ async def test_a_peer_that_takes_what_was_sent_moves(
         await connection.transport.input.receive()
 
     async with open_server(handler, middleware=[Idle(seconds=10)]) as opened:
-        client = await opened.connect(pause_at_bytes="500")
+        client = await opened.connect(options={"pause_at_bytes": "500"})
         for _ in range(stops_after_seconds // 5):
             await trio.sleep(5)
             assert await client.transport.input.receive(5)
@@ -118,7 +118,7 @@ async def test_a_peer_that_takes_nothing_does_not_move(autojump_clock: MockClock
         await connection.transport.output.send(bytes(1000))
 
     async with open_server(handler, middleware=[Idle(seconds=10)]) as opened:
-        client = await opened.connect(pause_at_bytes="500")
+        client = await opened.connect(options={"pause_at_bytes": "500"})
         await client.wait_closed()
         assert 10 <= trio.current_time() <= 11.25
 

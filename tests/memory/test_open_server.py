@@ -48,7 +48,7 @@ async def test_servers_do_not_get_in_each_others_way() -> None:
 
 async def test_a_client_may_have_any_address() -> None:
     async with open_server(echo, endpoint="memory://name?server=192.0.2.1:80") as opened:
-        client = await opened.connect(client="203.0.113.7:4711")
+        client = await opened.connect(address="203.0.113.7:4711")
         await expect_echo(client)
         (connection,) = opened.server.connections
         assert connection.remote == client.local == Address("203.0.113.7", 4711)

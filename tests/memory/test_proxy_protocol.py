@@ -176,7 +176,7 @@ async def served(layer: ProxyProtocol, sent: bytes, *, client: str = PROXY) -> C
         seen.append(connection)
 
     async with open_server(handler, middleware=[layer]) as opened:
-        connection = await opened.connect(client=client)
+        connection = await opened.connect(address=client)
         await connection.transport.output.send(sent)
         await wait_all_tasks_blocked()
         (found,) = seen
@@ -312,7 +312,7 @@ async def test_input_that_ends_undecided_is_no_header() -> None:
     layer = ProxyProtocol(trusted=TRUSTED, required=False)
     async with open_server(handler, middleware=[layer]) as opened:
         for sent in (b"", b"PRO", b"PROXY T", b"\r\n\r\n"):
-            client = await opened.connect(client=PROXY)
+            client = await opened.connect(address=PROXY)
             if sent:
                 await client.transport.output.send(sent)
             await client.transport.output.send_eof()
@@ -340,7 +340,7 @@ async def refused(
         raise AssertionError("nothing may be served")
 
     async with open_server(handler, middleware=[Outside(), layer]) as opened:
-        client = RawClient(await opened.connect(client=PROXY))
+        client = RawClient(await opened.connect(address=PROXY))
         await client.send(sent)
         if end:
             await client.send_eof()
@@ -438,7 +438,7 @@ async def test_a_header_that_dribbles(autojump_clock: MockClock) -> None:
 
     async with open_server(echo, middleware=[layer]) as opened:
         for seconds_a_byte, header in product([0.2, 0.5], [BLOCK, LINE]):
-            client = await opened.connect(client=PROXY)
+            client = await opened.connect(address=PROXY)
             in_time = seconds_a_byte * (len(header) + 1) < 10
             try:
                 for byte in header + b"!":
@@ -470,7 +470,7 @@ async def test_it_leaves_nothing_behind_on_the_connection() -> None:
         await connection.transport.output.send(received)
 
     async with open_server(echo, middleware=[ProxyProtocol(trusted=TRUSTED)]) as opened:
-        client = await opened.connect(client=PROXY)
+        client = await opened.connect(address=PROXY)
         await client.transport.output.send(LINE)
         await wait_all_tasks_blocked()
         await client.transport.output.send(b"!")
@@ -484,7 +484,7 @@ async def test_draining_does_not_wait_for_who_has_said_nothing(
         await connection.transport.output.send(await connection.transport.input.receive())
 
     async with open_server(echo, middleware=[ProxyProtocol(trusted=TRUSTED)]) as opened:
-        silent, begun = [await opened.connect(client=PROXY) for _ in range(2)]
+        silent, begun = [await opened.connect(address=PROXY) for _ in range(2)]
         await begun.transport.output.send(BLOCK[:5])
         await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
@@ -510,7 +510,7 @@ async def test_draining_serves_what_has_come_by_then() -> None:
 
     layers = [Draining(), ProxyProtocol(trusted=TRUSTED)]
     async with open_server(echo, middleware=layers) as opened:
-        client = await opened.connect(client=PROXY)
+        client = await opened.connect(address=PROXY)
         await client.transport.output.send(LINE + b"!")
         assert await client.transport.input.receive() == b"!"
 
@@ -520,7 +520,7 @@ async def test_a_proxy_that_resets_is_a_peer_that_is_gone(log: ServerLog) -> Non
         raise AssertionError
 
     async with open_server(nobody, middleware=[ProxyProtocol(trusted=TRUSTED)]) as opened:
-        client = await opened.connect(client=PROXY)
+        client = await opened.connect(address=PROXY)
         await wait_all_tasks_blocked()
         client.abort(EndReason.ABORTED_BY_APP)
         await wait_all_tasks_blocked()

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 import trio
 from starlette.applications import Starlette
@@ -19,8 +20,9 @@ from kestrel_core.limits import Limits
 from kestrel_core.memory import Block
 from kestrel_core.middleware import ConnectionHandler
 from kestrel_core.protocol import Protocol, Sniff
-from kestrel_core.testing import ApplicationFailed, LeftOpen, Metrics, serve
+from kestrel_core.testing import ApplicationFailed, LeftOpen, Metrics, OpenServer, serve
 from kestrel_core.testing.authority import Authority
+from kestrel_core.testing.network import Direction, Network, Wire
 from kestrel_middleware.admission import ConnectionAdmission
 from kestrel_middleware.tls import ClientCertificates, Tls, TlsOptions
 from kestrel_protocols.asgi import LifespanFailed
@@ -87,6 +89,7 @@ async def test_where_clients_and_server_are() -> None:
         async with server.httpx_client() as client:
             answer = (await client.get("/whoami")).json()
             assert answer["client"] == ["127.0.0.1", 50000]
+            assert answer["server"] == ["testserver", 80]
             assert answer["scheme"] == "http"
         async with server.httpx_client(address="203.0.113.7:4711") as client:
             assert (await client.get("/whoami")).json()["client"] == ["203.0.113.7", 4711]
@@ -160,14 +163,14 @@ async def test_a_shutdown_that_fails_is_told() -> None:
 
 
 async def test_what_the_application_raises_is_raised_at_the_end() -> None:
-    with pytest.raises(ValueError, match="not today"):
+    with pytest.raises(ValueError, match="not today"):  # noqa: PT012  # the block is what is tested
         async with serve(app) as server, server.httpx_client() as client:
             assert (await client.get("/fail")).status_code == 500
             assert (await client.get("/")).status_code == 200
 
 
 async def test_several_failures_are_raised_together() -> None:
-    with pytest.raises(ExceptionGroup) as raised:
+    with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012  # the block is what is tested
         async with serve(app) as server, server.httpx_client() as client:
             await client.get("/fail")
             await client.get("/fail")
@@ -211,7 +214,7 @@ async def test_notes_may_be_left_out() -> None:
 
 
 async def test_requests_that_outlive_their_client_are_told(autojump_clock: MockClock) -> None:
-    with pytest.raises(LeftOpen, match=r"^1 connection did not end within 2 s") as raised:
+    with pytest.raises(LeftOpen, match=r"^1 connection did not end within 2 s") as raised:  # noqa: PT012  # the block is what is tested
         async with serve(app, drain_seconds=2) as server:
             client = await server.connect(address="203.0.113.7:4711")
             await client.transport.output.send(GET.replace(b"GET /", b"GET /stubborn"))
@@ -287,9 +290,11 @@ async def test_limits_and_middleware_are_the_servers() -> None:
         await following(connection)
 
     limits = Limits(max_request_line_bytes=100)
-    async with serve(app, middleware=[watch], limits=limits) as server:
-        async with server.httpx_client() as client:
-            assert (await client.get("/" + "a" * 100)).status_code == 414
+    async with (
+        serve(app, middleware=[watch], limits=limits) as server,
+        server.httpx_client() as client,
+    ):
+        assert (await client.get("/" + "a" * 100)).status_code == 414
     assert seen == list(server.connections)
 
 
@@ -300,7 +305,7 @@ async def test_a_leaked_block_is_told() -> None:
         blocks.append(connection.memory_pool.rent())
         await following(connection)
 
-    with pytest.raises(AssertionError, match="a block has not been given back"):
+    with pytest.raises(AssertionError, match="a block has not been given back"):  # noqa: PT012  # the block is what is tested
         async with serve(app, middleware=[forget]) as server, server.httpx_client() as client:
             await client.get("/")
             assert server.metrics().rented_blocks == 1
@@ -373,7 +378,8 @@ async def test_other_protocols_beside(tls: bool) -> None:
 async def test_tls() -> None:
     async with serve(app, tls=True) as server:
         async with server.httpx_client() as client:
-            assert (await client.get("/whoami")).json()["scheme"] == "https"
+            answer = (await client.get("/whoami")).json()
+            assert (answer["scheme"], answer["server"]) == ("https", ["testserver", 443])
         async with server.httpx2_client() as client2:
             assert (await client2.get("/whoami")).json()["scheme"] == "https"
         raw = RawClient(await server.connect())
@@ -403,9 +409,7 @@ async def test_a_server_name_of_a_clients_own(autojump_clock: MockClock) -> None
     tls = Tls(
         certificate=ours.certificate_chain,
         key=ours.key,
-        hosts={
-            "other.example": TlsOptions(certificate=other.certificate_chain, key=other.key)
-        },
+        hosts={"other.example": TlsOptions(certificate=other.certificate_chain, key=other.key)},
     )
     async with serve(app, middleware=[tls], authority=authority) as server:
         for name in ("testserver", "other.example"):
@@ -421,3 +425,71 @@ async def test_a_client_without_an_authority() -> None:
     async with serve(app) as server:
         with pytest.raises(RuntimeError, match="trusts no authority"):
             await server.connect(tls=True)
+
+
+# Reports ----------------------------------------------------------------------------------------
+
+
+async def test_metrics_as_text(autojump_clock: MockClock) -> None:
+    async with serve(app, raises_failures=False) as server:
+        async with server.httpx_client() as client:
+            await client.get("/")
+            await client.get("/fail")
+        await wait_all_tasks_blocked()
+        assert str(server.metrics()) == (
+            "1 connections accepted, 0 open (1 peer_closed);"
+            " 2 requests (1 with 200, 1 with 500); 1 failures; 0 blocks rented"
+        )
+
+
+async def test_a_report_is_in_virtual_time(autojump_clock: MockClock) -> None:
+    network = Network.always(Wire(up=Direction(latency_seconds=2), down=Direction()))
+    async with serve(app, network=network) as server:
+        connection = await server.connect(address="203.0.113.7:4711")
+        assert (await RawClient(connection).ask(GET)).body == b"hello"
+    lines = [line.strip() for line in server.report().splitlines()]
+    assert lines[0].startswith("server on memory://server-")
+    assert "replay with Network.always(Wire(up=Direction(latency_seconds=2)), seed=0)" in lines
+    assert "+0.000 s  -> GET / HTTP/1.1\\r\\n" in lines
+    assert "+2.000 s  <- HTTP/1.1 200 OK\\r\\n" in lines
+    assert lines[-1].startswith("the server's end of 203.0.113.7:4711: ")
+
+
+async def test_a_network_of_a_clients_own(autojump_clock: MockClock) -> None:
+    refusing = Network.always(Wire(refused=True))
+    async with serve(app) as server:
+        assert (await RawClient(await server.connect()).ask(GET)).status == 200
+        with pytest.raises(ConnectionRefusedError):
+            await server.connect(network=refusing)
+        async with server.httpx_client(network=refusing) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/")
+    assert "not connected: " in server.report()
+    assert "connection 2: refused" in server.report()
+
+
+def test_an_equal_network_replays_everything() -> None:
+    async def run(seed: int) -> list[tuple[float, bytes]]:
+        network = Network.seeded(seed, faults=False)
+        async with serve(app, network=network) as server, trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(_ask, server, f"192.0.2.{number}")
+        return [
+            (event.at_seconds, event.data)
+            for transcript in server.transcripts
+            for event in transcript.events
+            if not event.data.startswith(b"HTTP/1.1")  # with its date
+        ]
+
+    first, again, other = [
+        trio.run(run, seed, clock=MockClock(autojump_threshold=0)) for seed in (1, 1, 2)
+    ]
+    assert len(first) > 10
+    assert first == again
+    assert first != other
+
+
+async def _ask(server: OpenServer, address: str) -> None:
+    client = RawClient(await server.connect(address=address))
+    assert (await client.ask(GET)).status == 200
+    await client.connection.transport.aclose()

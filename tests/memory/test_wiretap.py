@@ -519,7 +519,7 @@ async def test_connections_of_any_kind_are_streams_of_their_own(path: Path) -> N
     wiretap = Wiretap(log=False, capture_file=path)
     async with open_server(echo, middleware=[wiretap]) as opened:
         clients = [await opened.connect() for _ in range(20)]
-        clients.append(await opened.connect(client="203.0.113.7:4711"))
+        clients.append(await opened.connect(address="203.0.113.7:4711"))
         for number, client in enumerate(clients):
             await client.transport.output.send(b"%d" % number)
         for number, client in enumerate(reversed(clients)):

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
 
-from kestrel_core.memory_pipe import Pipe, duplex_pipe_pair
+from kestrel_core.memory_pipe import MemoryDuplexPipe, Pipe, duplex_pipe_pair
 
 
 class Sending:
@@ -177,3 +177,32 @@ async def test_closing_what_another_task_is_closing_does_nothing() -> None:
         assert far.input.at_eof
     with pytest.raises(trio.ClosedResourceError):
         await near.input.read()
+
+
+async def test_closing_without_waiting() -> None:
+    near, far = duplex_pipe_pair()
+    await near.output.send(b"sent")
+    near.output.write(b"unsent")
+    assert not near.close_nowait()
+    await near.output.flush()
+    assert near.close_nowait()
+    assert near.close_nowait()
+    assert await far.input.read_exactly(20) == b"sentunsent"
+    with pytest.raises(trio.ClosedResourceError):
+        await near.input.read()
+
+
+def test_a_subclass_that_closes_otherwise_is_not_gone_past() -> None:
+    class Careful(MemoryDuplexPipe):
+        __slots__ = ()
+
+        async def aclose(self) -> None:
+            await trio.sleep(1)
+            await super().aclose()
+
+    class MoreCareful(Careful):
+        __slots__ = ()
+
+    assert MemoryDuplexPipe(Pipe(), Pipe()).close_nowait()
+    assert not Careful(Pipe(), Pipe()).close_nowait()
+    assert not MoreCareful(Pipe(), Pipe()).close_nowait()

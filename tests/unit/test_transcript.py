@@ -230,6 +230,15 @@ async def test_the_report_tells_of_what_is_not_kept(autojump_clock: MockClock) -
     ]
 
 
+async def test_a_note_that_is_too_long_is_not_kept() -> None:
+    transcript = Transcript("one", kept_bytes=300)
+    transcript.note("x" * 100)
+    transcript.note("x" * 200)
+    transcript.note("y")
+    assert [event.text for event in transcript.events] == ["y"]
+    assert (transcript.dropped_events, transcript.dropped_bytes) == (2, 0)
+
+
 async def test_fewer_than_no_bytes_cannot_be_kept() -> None:
     with pytest.raises(ValueError, match="kept_bytes must be at least 0, not -1"):
         Transcript("one", kept_bytes=-1)
