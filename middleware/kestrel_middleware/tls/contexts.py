@@ -9,11 +9,12 @@ the old one stays and an error is logged, once for each change.
 """
 
 import logging
+import math
 import ssl
-import time
 from pathlib import Path
 
 import attrs
+import trio
 
 from kestrel_core.errors import ConfigurationError
 from kestrel_middleware.tls.certificate import (
@@ -46,6 +47,7 @@ class _Kept:
     current: ServerContext
     signature: Signature
     checked_at: float
+    """In trio's time, which begins anew with each run: one in the future is of an earlier run."""
 
 
 class ServerContexts:
@@ -78,8 +80,8 @@ class ServerContexts:
             if len(self._kept) > _MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
         elif self._check_seconds is not None:
-            now = time.monotonic()
-            if now - kept.checked_at >= self._check_seconds:
+            now = _now()
+            if not 0 <= now - kept.checked_at < self._check_seconds:
                 kept.checked_at = now
                 self._check(kept, options, alpn)
         return kept.current
@@ -95,7 +97,7 @@ class ServerContexts:
 
     def _keep(self, options: TlsOptions, alpn: tuple[str, ...]) -> _Kept:
         signature = _signature(options)  # first, so that what changes meanwhile is noticed
-        return _Kept(self._make(options, alpn), signature, time.monotonic())
+        return _Kept(self._make(options, alpn), signature, _now())
 
     def _check(self, kept: _Kept, options: TlsOptions, alpn: tuple[str, ...]) -> None:
         signature = _signature(options)
@@ -133,6 +135,14 @@ class ServerContexts:
             raise ConfigurationError("TLS needs a certificate; give it as `certificate`")
         shown = Certificate(options.certificate, options.key, options.password, options.chain)
         return ServerContext(context, shown.load_into(context))
+
+
+def _now() -> float:
+    """Return trio's time; outside of a run, a time after which everything is due."""
+    try:
+        return trio.current_time()
+    except RuntimeError:
+        return -math.inf
 
 
 def _ask_clients(context: ssl.SSLContext, options: TlsOptions) -> None:
