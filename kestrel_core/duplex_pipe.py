@@ -1,13 +1,14 @@
 """A pipe in both directions, and the two bridges between pipes and trio's streams."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
 
 from kestrel_core.pipe_reader import PipeReader
 from kestrel_core.pipe_writer import PipeWriter
+from kestrel_core.signals import Signal
 
 __all__ = ["DuplexPipe", "PipeStream"]
 
@@ -72,15 +73,23 @@ class DuplexPipe(ABC):
         return PipeStream(self)
 
     @staticmethod
-    def from_stream(stream: trio.abc.Stream) -> "DuplexPipe":
+    def from_stream(
+        stream: trio.abc.Stream,
+        *,
+        reset: Callable[[], None] | None = None,
+        gone: Signal | None = None,
+    ) -> "DuplexPipe":
         """Return a pipe over any trio stream; closing the pipe closes the stream.
 
         On a stream that is no `trio.abc.HalfCloseableStream`, `send_eof()` raises
         `trio.ClosedResourceError`. Each pending read and flush holds a cancel scope, which a
-        socket's own pipe does not need. As no stream can be broken without waiting, the peer
-        learns of `abort()` when `aclose()` follows.
+        socket's own pipe does not need.
+
+        `reset` breaks what the stream stands on, at once, and is called by `abort()`, once, unless
+        the pipe is closed. Without it the peer learns of `abort()` when `aclose()` follows, as no
+        stream can be broken without waiting. `gone` is set when the stream turns out to be broken.
         """
-        return _StreamPipe(stream)
+        return _StreamPipe(stream, reset, gone)
 
 
 class PipeStream(trio.abc.HalfCloseableStream):
@@ -156,11 +165,12 @@ class PipeStream(trio.abc.HalfCloseableStream):
 
 
 class _StreamReader(PipeReader):
-    __slots__ = ("_broken", "_closed", "_pending", "_stream")
+    __slots__ = ("_broken", "_closed", "_gone", "_pending", "_stream")
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, gone: Signal | None) -> None:
         super().__init__()
         self._stream = stream
+        self._gone = gone
         self._pending: trio.CancelScope | None = None
         self._closed = False
         self._broken = False
@@ -172,6 +182,8 @@ class _StreamReader(PipeReader):
                 self._feed(bytes(await self._stream.receive_some(_RECEIVE_BYTES)))
             except trio.BrokenResourceError:
                 self._broken = True
+                if self._gone is not None:
+                    self._gone.set()
                 raise
             finally:
                 self._pending = None
@@ -196,11 +208,12 @@ class _StreamReader(PipeReader):
 
 
 class _StreamWriter(PipeWriter):
-    __slots__ = ("_pending", "_stream")
+    __slots__ = ("_gone", "_pending", "_stream")
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, gone: Signal | None) -> None:
         super().__init__()
         self._stream = stream
+        self._gone = gone
         self._pending: trio.CancelScope | None = None
 
     async def _transmit(self, data: bytes | memoryview) -> None:
@@ -220,6 +233,8 @@ class _StreamWriter(PipeWriter):
                 await sending
             except trio.BrokenResourceError:
                 self._broken = True
+                if self._gone is not None:
+                    self._gone.set()
                 raise
             finally:
                 self._pending = None
@@ -237,12 +252,16 @@ class _StreamWriter(PipeWriter):
 
 
 class _StreamPipe(DuplexPipe):
-    __slots__ = ("_closing", "_closing_stream", "_input", "_output", "_stream")
+    __slots__ = ("_closed", "_closing", "_closing_stream", "_input", "_output", "_reset", "_stream")
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, reset: Callable[[], None] | None, gone: Signal | None
+    ) -> None:
         self._stream = stream
-        self._input = _StreamReader(stream)
-        self._output = _StreamWriter(stream)
+        self._reset = reset
+        self._input = _StreamReader(stream, gone)
+        self._output = _StreamWriter(stream, gone)
+        self._closed = False
         self._closing = False
         self._closing_stream = trio.CancelScope()
 
@@ -266,14 +285,20 @@ class _StreamPipe(DuplexPipe):
         finally:
             self._output.end(broken=False)
             self._input.end(broken=False)
-            with self._closing_stream:  # cancelled by `abort`: then it closes without ceremony
-                await self._close_stream()
+            try:
+                with self._closing_stream:  # cancelled by `abort`: then it closes without ceremony
+                    await self._close_stream()
+            finally:
+                self._closed = True
 
     async def _close_stream(self) -> None:
         with suppress(trio.BrokenResourceError):  # TLS says good-bye, and maybe nobody is there
             await self._stream.aclose()
 
     def abort(self) -> None:
-        self._output.end(broken=True)
+        self._output.end(broken=True)  # first, so that whoever waits finds it broken, not closed
         self._input.end(broken=True)
+        reset, self._reset = self._reset, None
+        if reset is not None and not self._closed:
+            reset()
         self._closing_stream.cancel()

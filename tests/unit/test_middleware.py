@@ -1,8 +1,16 @@
 import pytest
 
 from kestrel_core.connection import Connection, ConnectionContext
+from kestrel_core.layered_pipe import LayeredPipe, LayerReader, LayerWriter
 from kestrel_core.memory_pipe import duplex_pipe_pair
-from kestrel_core.middleware import ConnectionHandler, Middleware, compose, needs_bytes
+from kestrel_core.middleware import (
+    ConnectionHandler,
+    Middleware,
+    compose,
+    needs_bytes,
+    serve_over,
+)
+from kestrel_core.transport import open_transport_context
 
 
 def a_connection() -> Connection:
@@ -86,3 +94,29 @@ async def test_what_needs_bytes_is_a_middleware_like_any_other() -> None:
 
     await compose([marked], handler)(a_connection())
     assert calls == ["marked in", "handler", "marked out"]
+
+
+async def test_what_a_layer_says_last_is_said() -> None:
+    """Though it wrote nothing, and overrides `finish` alone."""
+
+    class Polite(LayeredPipe):
+        __slots__ = ()
+
+        async def finish(self) -> None:
+            await self.output.send(b"good-bye")
+            await super().finish()
+
+    async def be_polite(connection: Connection, following: ConnectionHandler) -> None:
+        inner = connection.transport
+        pipe = Polite(inner, LayerReader(inner.input), LayerWriter(inner.output))
+        await serve_over(pipe, connection, following)
+
+    near, far = duplex_pipe_pair()
+    async with open_transport_context() as context:
+        connection = Connection(near, context)
+
+        async def say_nothing(connection: Connection) -> None: ...
+
+        await be_polite(connection, say_nothing)
+        assert await far.input.read() == b"good-bye"
+        await connection.aclose()

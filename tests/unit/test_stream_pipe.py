@@ -11,10 +11,14 @@ from trio.testing import (
     assert_checkpoints,
     memory_stream_one_way_pair,
     memory_stream_pair,
+    wait_all_tasks_blocked,
 )
 
+from kestrel_core.connection import Connection, close_within
 from kestrel_core.duplex_pipe import DuplexPipe, PipeStream
 from kestrel_core.memory_pipe import duplex_pipe_pair
+from kestrel_core.signals import Signal
+from kestrel_core.transport import open_transport_context
 
 
 class OneStream(trio.abc.Stream):
@@ -243,3 +247,81 @@ async def test_a_pipe_carries_trios_tls() -> None:
         nursery.start_soon(client.output.send, data)
         assert await client.input.read_exactly(len(data)) == data
         await client.aclose()
+
+
+async def test_abort_resets_what_the_stream_stands_on() -> None:
+    resets: list[str] = []
+    pipe = DuplexPipe.from_stream(a_stream(), reset=lambda: resets.append("reset"))
+    pipe.abort()
+    pipe.abort()
+    assert resets == ["reset"]
+    with pytest.raises(trio.BrokenResourceError):
+        await pipe.input.read()
+    await pipe.aclose()
+
+
+async def test_a_closed_pipe_is_not_reset() -> None:
+    resets: list[str] = []
+    pipe = DuplexPipe.from_stream(a_stream(), reset=lambda: resets.append("reset"))
+    await pipe.aclose()
+    pipe.abort()
+    assert resets == []
+
+
+async def test_closing_that_hangs_is_ended_by_a_reset() -> None:
+    stream = a_stream()
+    stream.closing_hangs = True
+    resets: list[str] = []
+    pipe = DuplexPipe.from_stream(stream, reset=lambda: resets.append("reset"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipe.aclose)
+        await wait_all_tasks_blocked()
+        pipe.abort()
+    assert resets == ["reset"]
+    assert stream.closed_forcefully
+
+
+@pytest.mark.parametrize("by", ["reading", "flushing"])
+async def test_a_stream_that_breaks_is_gone(by: str) -> None:
+    ours, theirs = memory_stream_pair()
+    gone = Signal()
+    pipe = DuplexPipe.from_stream(ours, gone=gone)
+    await theirs.send_stream.aclose()
+    assert await pipe.input.read() == b""
+    assert not gone  # a half-close is no end
+    if by == "flushing":
+        await theirs.receive_stream.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await pipe.output.send(b"x")
+    else:
+        broken = DuplexPipe.from_stream(Breaking(), gone=gone)
+        with pytest.raises(trio.BrokenResourceError):
+            await broken.input.read()
+    assert gone
+
+
+class Breaking(trio.abc.Stream):
+    """A stream that is broken."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise trio.BrokenResourceError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise trio.BrokenResourceError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise trio.BrokenResourceError
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_stream_that_closes_within_a_scope_can_be_closed_in_a_limited_time() -> None:
+    """Whose scope once ended up outside of the limit's."""
+    async with open_transport_context() as context:
+        stream = a_stream()
+        stream.closing_hangs = True
+        connection = Connection(DuplexPipe.from_stream(stream), context)
+        await close_within(connection, 0.01)
+        assert connection.closed
+    assert stream.closed_forcefully

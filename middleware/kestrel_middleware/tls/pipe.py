@@ -119,10 +119,6 @@ class TlsPipe(LayeredPipe):
             elif below.at_eof:
                 incoming.write_eof()
 
-    def finish_nowait(self) -> bool:
-        """Tell that there is something left: close_notify."""
-        return False
-
     async def finish(self) -> None:
         """Flush and send close_notify, where that still makes sense; see `LayeredPipe.finish`."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
