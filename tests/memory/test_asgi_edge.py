@@ -16,7 +16,8 @@ from starlette.routing import Route
 from trio.testing import MockClock
 
 from kestrel_core.testing import OpenServer, open_server
-from kestrel_core.testing.clients.httpx_client import HttpTransport, open_http_client
+from kestrel_core.testing.clients.httpx_client import HttpTransport
+from kestrel_core.testing.http_client import open_http_client
 from kestrel_middleware.asgi import (
     ConcurrencyLimit,
     ForwardedField,
@@ -185,7 +186,7 @@ async def test_not_ready_before_the_server_stops_accepting(autojump_clock: MockC
 
 async def ready(opened: OpenServer) -> tuple[int, str]:
     """Connect anew, as a load balancer's probe does, and ask."""
-    transport = HttpTransport(opened.context, opened.endpoint)
+    transport = HttpTransport(opened.connect, opened.context)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://x", trust_env=False
     ) as client:

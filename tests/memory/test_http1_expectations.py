@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from kestrel_core.end_reason import EndReason
 from kestrel_core.limits import Limits
-from kestrel_core.testing.clients.httpx_client import open_http_client
+from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.asgi import AsgiApplication
 from kestrel_protocols.asgi.events import Receive, Scope, Send
 from kestrel_protocols.http import HttpExchange

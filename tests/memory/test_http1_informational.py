@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kestrel_core.end_reason import EndReason
 from kestrel_core.testing import open_server
-from kestrel_core.testing.clients.httpx_client import open_http_client
+from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.http import (
     BadRequest,
     ClientDisconnected,

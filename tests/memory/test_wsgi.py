@@ -19,7 +19,7 @@ from trio.testing import active_thread_count
 
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.testing import open_server
-from kestrel_core.testing.clients.httpx_client import open_http_client
+from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.http import HttpApplication, HttpExchange
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.wsgi import WsgiApplication

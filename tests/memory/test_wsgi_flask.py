@@ -23,7 +23,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from kestrel_core.limits import Limits
-from kestrel_core.testing.clients.httpx_client import open_http_client
+from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.wsgi import WsgiApplication
 

@@ -21,7 +21,8 @@ from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_core.limits import Limits
 from kestrel_core.testing import OpenServer, open_server
-from kestrel_core.testing.clients.httpx_client import HttpTransport, open_http_client
+from kestrel_core.testing.clients.httpx_client import HttpTransport
+from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.http import ClientDisconnected
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.wsgi import WsgiApplication
@@ -530,7 +531,7 @@ async def test_no_more_threads_than_allowed() -> None:
     application = WsgiApplication(validator(app), threads=2)
     async with (
         open_server(Http1(application)) as opened,
-        httpx.AsyncClient(transport=HttpTransport(opened.context, opened.endpoint)) as client,
+        httpx.AsyncClient(transport=HttpTransport(opened.connect, opened.context)) as client,
         trio.open_nursery() as nursery,
     ):
         for _ in range(5):

@@ -1,74 +1,62 @@
-"""httpcore's network, made of a transport: so httpcore and httpx speak over any of them."""
+"""The network of httpcore, and of httpcore2, made of a transport: neither is imported here."""
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
-from typing import TypeAlias
+from typing import ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
-import httpcore
 import trio
 
 from kestrel_core.connection import Address, Connection
 from kestrel_core.duplex_pipe import DuplexPipe
-from kestrel_core.endpoint import Endpoint
-from kestrel_core.transport import Transport, TransportContext
+from kestrel_core.testing.connect import Connect
+from kestrel_core.transport import TransportContext
 
-__all__ = ["StartTls", "TransportBackend"]
+__all__ = ["CoreErrors", "PipeNetworkBackend", "PipeNetworkStream", "StartTls", "translated_errors"]
 
 StartTls: TypeAlias = Callable[[DuplexPipe, str | None], Awaitable[DuplexPipe]]
-"""Does a TLS handshake over a pipe, for a server of the given name; returns the pipe inside."""
+"""Does a TLS handshake over a pipe, for a server of the given name; returns the pipe inside.
+
+The TLS middleware for clients has one, `start_tls`. If it raises, whoever called it closes the pipe.
+"""
 
 
-class TransportBackend(httpcore.AsyncNetworkBackend):
-    """Connects to `endpoint`, whichever host and port an URL names."""
+class CoreErrors(Protocol):
+    """What these libraries call their errors; the library's own module is the implementation."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        endpoint: Endpoint,
-        context: TransportContext,
-        start_tls: StartTls | None,
-    ) -> None:
-        self._transport = transport
-        self._endpoint = endpoint
-        self._context = context
-        self._start_tls = start_tls
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's interface
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the endpoint."""
-        with (
-            _translated(timeout, httpcore.ConnectTimeout, httpcore.ConnectError),
-        ):
-            connection = await self._transport.connect(self._endpoint, self._context)
-        return _PipeStream(connection, connection.transport, self._context, self._start_tls)
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's interface
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the endpoint."""
-        return await self.connect_tcp(path, 0, timeout)
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep on trio's clock."""
-        await trio.sleep(seconds)
+    # Properties, as a module's own classes are narrower than `Exception`.
+    @property
+    def ConnectError(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def ConnectTimeout(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def LocalProtocolError(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def PoolTimeout(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def ReadError(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def ReadTimeout(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def RemoteProtocolError(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def UnsupportedProtocol(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def WriteError(self) -> type[Exception]: ...  # noqa: D102
+    @property
+    def WriteTimeout(self) -> type[Exception]: ...  # noqa: D102
 
 
-class _PipeStream(httpcore.AsyncNetworkStream):
-    """A connection's pipe, or one that wraps it, as httpcore wants it.
+class PipeNetworkStream:
+    """A connection's pipe, or one that wraps it, as these libraries want it.
 
-    httpcore asks, without waiting, whether an idle connection has become readable, which means
-    that the server has ended it. No pipe can tell. Therefore, after each read, a task waits for
-    what comes next and leaves it in the pipe.
+    A subclass adds the library's own class, and its module as `errors`.
+
+    They ask, without waiting, whether an idle connection has become readable, which means that the
+    server has ended it. No pipe can tell. Therefore, after each read, a task waits for what comes
+    next and leaves it in the pipe.
     """
+
+    errors: ClassVar[CoreErrors]
 
     def __init__(
         self,
@@ -85,7 +73,7 @@ class _PipeStream(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Receive, as the pipe does."""
-        with _translated(timeout, httpcore.ReadTimeout, httpcore.ReadError):
+        with _within(timeout, self.errors.ReadTimeout, self.errors.ReadError):
             if self._readable is not None:
                 await self._readable.wait()
             data = await self._pipe.input.receive(max_bytes)
@@ -96,7 +84,7 @@ class _PipeStream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Send, as the pipe does."""
-        with _translated(timeout, httpcore.WriteTimeout, httpcore.WriteError):
+        with _within(timeout, self.errors.WriteTimeout, self.errors.WriteError):
             await self._pipe.output.send(buffer)
 
     async def aclose(self) -> None:
@@ -111,18 +99,22 @@ class _PipeStream(httpcore.AsyncNetworkStream):
         ssl_context: object,
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> Self:
         """Wrap the pipe; `ssl_context` is the pool's, and the one who wraps brings another."""
-        if self._start_tls is None:
-            raise httpcore.ConnectError(
-                "this client speaks no TLS: give it `start_tls`, or use http:// in the URL"
-            )
-        with _translated(timeout, httpcore.ConnectTimeout, httpcore.ConnectError):
-            pipe = await self._start_tls(self._pipe, server_hostname)
-        return _PipeStream(self._connection, pipe, self._context, None)
+        try:
+            if self._start_tls is None:
+                raise self.errors.ConnectError(
+                    "this client speaks no TLS: give it `start_tls`, or use http:// in the URL"
+                )
+            with _within(timeout, self.errors.ConnectTimeout, self.errors.ConnectError):
+                pipe = await self._start_tls(self._pipe, server_hostname)
+        except BaseException:  # nobody else would
+            await self.aclose()
+            raise
+        return type(self)(self._connection, pipe, self._context, None)
 
     def get_extra_info(self, info: str) -> object:
-        """Answer what httpcore asks, and None to what does not apply."""
+        """Answer what these libraries ask, and None to what does not apply."""
         match info:
             case "is_readable":
                 return bool(self._connection.closed) or self._is_readable()
@@ -149,21 +141,95 @@ class _PipeStream(httpcore.AsyncNetworkStream):
             readable.set()
 
 
+StreamT = TypeVar("StreamT", bound=PipeNetworkStream)
+
+
+class PipeNetworkBackend(Generic[StreamT]):
+    """Connects as it is told, whichever host and port an URL names, and makes a `stream_type`.
+
+    A subclass adds the library's own class.
+    """
+
+    def __init__(
+        self,
+        stream_type: type[StreamT],
+        connect: Connect,
+        context: TransportContext,
+        start_tls: StartTls | None,
+    ) -> None:
+        self._stream_type = stream_type
+        self._connect = connect
+        self._context = context
+        self._start_tls = start_tls
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's interface
+        local_address: str | None = None,
+        socket_options: Iterable[object] | None = None,
+    ) -> StreamT:
+        """Connect."""
+        errors = self._stream_type.errors
+        with _within(timeout, errors.ConnectTimeout, errors.ConnectError):
+            connection = await self._connect()
+        return self._stream_type(connection, connection.transport, self._context, self._start_tls)
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's interface
+        socket_options: Iterable[object] | None = None,
+    ) -> StreamT:
+        """Connect."""
+        return await self.connect_tcp(path, 0, timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on trio's clock."""
+        await trio.sleep(seconds)
+
+
 @contextmanager
-def _translated(
-    seconds: float | None,
-    too_slow: type[httpcore.TimeoutException],
-    failed: type[httpcore.NetworkError],
+def translated_errors(core: CoreErrors, client: CoreErrors) -> Generator[None]:
+    """Raise the errors of the library that stands on `core`, which have the same names."""
+    try:
+        yield
+    except core.ConnectTimeout as error:
+        raise client.ConnectTimeout(str(error)) from error
+    except core.ConnectError as error:
+        raise client.ConnectError(str(error)) from error
+    except core.PoolTimeout as error:
+        raise client.PoolTimeout(str(error)) from error
+    except core.ReadTimeout as error:
+        raise client.ReadTimeout(str(error)) from error
+    except core.ReadError as error:
+        raise client.ReadError(str(error)) from error
+    except core.WriteTimeout as error:
+        raise client.WriteTimeout(str(error)) from error
+    except core.WriteError as error:
+        raise client.WriteError(str(error)) from error
+    except core.LocalProtocolError as error:
+        raise client.LocalProtocolError(str(error)) from error
+    except core.RemoteProtocolError as error:
+        raise client.RemoteProtocolError(str(error)) from error
+    except core.UnsupportedProtocol as error:
+        raise client.UnsupportedProtocol(str(error)) from error
+
+
+@contextmanager
+def _within(
+    seconds: float | None, too_slow: type[Exception], failed: type[Exception]
 ) -> Generator[None]:
-    """Bound the block by `seconds`, and raise httpcore's errors instead of trio's."""
+    """Bound the block by `seconds`, and raise the library's errors instead of trio's."""
     try:
         with trio.fail_after(float("inf") if seconds is None else seconds):
             yield
     except trio.TooSlowError as error:
-        raise too_slow(f"not within {seconds} s") from error
+        raise too_slow("it took too long") from error
     except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
         raise failed(str(error)) from error
 
 
 def _address(address: Address | None) -> tuple[str, int | None] | None:
-    return None if address is None else (address.host, address.port)
+    return None if address is None else address.pair

@@ -1,13 +1,15 @@
 """TLS for clients: the same pipe, and a server whose certificate is verified."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import attrs
 import trio
 
 from kestrel_core.connection import Connection
+from kestrel_core.duplex_pipe import DuplexPipe
+from kestrel_core.end_reason import EndReason
 from kestrel_core.middleware import ConnectionHandler, Layer, serve_over
 from kestrel_core.validators import above_zero
 from kestrel_middleware.tls.certificate import Certificate, Pem, load_authorities, pem, shown
@@ -78,34 +80,82 @@ class TlsClient(Layer):
     )
 
     async def __call__(self, connection: Connection, following: ConnectionHandler) -> None:
-        """Shake hands, and run `following` inside of TLS.
+        """Shake hands, and run `following` inside of TLS; raises as `start_tls` does."""
+        remote = connection.remote
+        pipe = await self.start_tls(
+            connection.transport,
+            None if remote is None else remote.host,
+            record_end=connection.record_end,
+        )
+        connection.features.publish(
+            tls_info(pipe.session, server_name=pipe.server_name, own_certificate=None)
+        )
+        try:
+            await serve_over(pipe, connection, following)
+        finally:
+            pipe.keep_session()
+
+    async def start_tls(
+        self,
+        pipe: DuplexPipe,
+        server_name: str | None = None,
+        *,
+        record_end: Callable[[EndReason], None] | None = None,
+    ) -> "ClientTlsPipe":
+        """Shake hands over `pipe`, and return the pipe inside of TLS; closing it closes `pipe`.
+
+        `server_name` is what the field of that name is, where that is None. If this raises, the
+        caller still has to close `pipe`. `record_end` hears why TLS ended if it did not end well.
 
         Raises:
+            ValueError: nobody said whom the certificate must be for, or that is no host name.
             ssl.SSLError: the handshake failed; `ssl.SSLCertVerificationError` says why the server's
                 certificate is not good.
             trio.BrokenResourceError: the server is gone.
             trio.TooSlowError: the handshake took longer than `handshake_seconds`.
         """
-        server_name = self.server_name
-        if server_name is None and connection.remote is not None:
-            server_name = connection.remote.host
-        pipe = TlsPipe(
-            connection.transport,
-            self._context,
+        server_name = self.server_name or server_name
+        if server_name is None and self._context.check_hostname:  # OpenSSL would check no name
+            raise ValueError("nobody said whom the certificate must be for: give `server_name`")
+        inside = ClientTlsPipe(pipe, self._context, server_name, self._sessions, record_end)
+        with trio.fail_after(self.handshake_seconds):
+            await inside.do_handshake()
+            await inside.output.flush()
+        return inside
+
+
+class ClientTlsPipe(TlsPipe):
+    """TLS over `inner`, which keeps its session at the end, for the next one to resume."""
+
+    __slots__ = ("_sessions", "server_name")
+
+    def __init__(
+        self,
+        inner: DuplexPipe,
+        context: ssl.SSLContext,
+        server_name: str | None,
+        sessions: dict[str | None, ssl.SSLSession],
+        record_end: Callable[[EndReason], None] | None,
+    ) -> None:
+        super().__init__(
+            inner,
+            context,
             server_side=False,
             server_name=server_name,
-            resume=self._sessions.get(server_name),
-            record_end=connection.record_end,
+            resume=sessions.get(server_name),
+            record_end=record_end,
         )
-        with trio.fail_after(self.handshake_seconds):
-            await pipe.do_handshake()
-            await pipe.output.flush()
-        connection.features.publish(
-            tls_info(pipe.session, server_name=server_name, own_certificate=None)
-        )
-        try:
-            await serve_over(pipe, connection, following)
-        finally:
-            session = pipe.session.session
-            if session is not None and session.has_ticket:
-                self._sessions[server_name] = session
+        self._sessions = sessions
+        self.server_name: str | None = server_name
+        """Whom the certificate was for."""
+
+    def keep_session(self) -> None:
+        """Keep what the server has sent to resume by, if it has; the next one needs another."""
+        session = self.session.session
+        if session is not None and session.has_ticket:
+            self._sessions[self.server_name] = session
+
+    async def finish(self) -> None:
+        """Keep the session, and end TLS."""
+        self.keep_session()
+        await super().finish()
