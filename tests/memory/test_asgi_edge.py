@@ -17,7 +17,6 @@ from trio.testing import MockClock
 
 from kestrel_core.testing import OpenServer, open_server
 from kestrel_core.testing.clients.httpx_client import HttpTransport
-from kestrel_core.testing.http_client import open_http_client
 from kestrel_middleware.asgi import (
     ConcurrencyLimit,
     ForwardedField,
@@ -87,12 +86,14 @@ both = pytest.mark.parametrize("make", [starlette_app, fastapi_app])
 @asynccontextmanager
 async def client_of(app: AsgiApp, name: str = "proxy") -> AsyncGenerator[httpx.AsyncClient]:
     application = AsgiApplication(app)
-    async with open_http_client(
-        Http1(application),
-        base_url="http://example.com",
-        endpoint=PROXY.format(name) if name == "proxy" else f"memory://edge-{name}",
-        lifespan=application.lifespan(),
-    ) as client:
+    async with (
+        open_server(
+            Http1(application),
+            endpoint=PROXY.format(name) if name == "proxy" else f"memory://edge-{name}",
+            lifespan=application.lifespan(),
+        ) as opened,
+        opened.httpx_client(base_url="http://example.com") as client,
+    ):
         yield client
 
 

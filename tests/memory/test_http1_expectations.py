@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from kestrel_core.end_reason import EndReason
 from kestrel_core.limits import Limits
-from kestrel_core.testing.http_client import open_http_client
+from kestrel_core.testing import open_server
 from kestrel_protocols.asgi import AsgiApplication
 from kestrel_protocols.asgi.events import Receive, Scope, Send
 from kestrel_protocols.http import HttpExchange
@@ -229,7 +229,7 @@ async def test_a_client_with_a_pool_survives_that_connections_end(log: ServerLog
 
     handler = Http1(AsgiApplication(app), on_exchange_end=note)
     limits = Limits(max_requests_per_connection=2)
-    async with open_http_client(handler, limits=limits) as client:
+    async with open_server(handler, limits=limits) as opened, opened.httpx_client() as client:
         for number in range(10):
             path = "/read" if number % 3 else "/"
             response: httpx.Response = await client.post(path, json={"key": "value"})

@@ -11,7 +11,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kestrel_core.end_reason import EndReason
 from kestrel_core.testing import open_server
-from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.http import (
     BadRequest,
     ClientDisconnected,
@@ -402,7 +401,7 @@ def test_another_implementation_reads_the_same(
 
 
 async def test_httpx_gets_the_final_response(log: ServerLog) -> None:
-    async with open_http_client(Http1(hint)) as client:
+    async with open_server(Http1(hint)) as opened, opened.httpx_client() as client:
         for path in ("/a", "/b"):
             response = await client.get(path)
             assert (response.status_code, response.text) == (200, path)

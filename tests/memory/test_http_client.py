@@ -34,7 +34,6 @@ from kestrel_core.testing.authority import Authority
 from kestrel_core.testing.clients import httpx2_client, httpx_client
 from kestrel_core.testing.clients.network_backend import StartTls
 from kestrel_core.testing.connect import Connect
-from kestrel_core.testing.http_client import open_http_client
 from kestrel_core.transport import TransportContext, open_transport_context
 from kestrel_middleware.tls import Tls, TlsClient
 
@@ -702,7 +701,10 @@ async def test_http_2_from_the_first_byte(library: Library) -> None:
 
 async def test_a_client_in_one_step() -> None:
     tasks = trio.lowlevel.current_statistics().tasks_living
-    async with open_http_client(mirror, base_url="http://example.org/app") as client:
+    async with (
+        open_server(mirror) as opened,
+        opened.httpx_client(base_url="http://example.org/app") as client,
+    ):
         assert (await client.get("/x")).text == "/app/x "
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     with pytest.raises(RuntimeError, match="closed"):
@@ -711,6 +713,6 @@ async def test_a_client_in_one_step() -> None:
 
 async def test_an_exception_of_the_block_comes_out_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):  # noqa: PT012  # the block is what is tested
-        async with open_http_client(mirror) as client:
+        async with open_server(mirror) as opened, opened.httpx_client() as client:
             await client.get("/")
             raise ZeroDivisionError

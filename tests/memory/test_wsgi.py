@@ -19,7 +19,6 @@ from trio.testing import active_thread_count
 
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.testing import open_server
-from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.http import HttpApplication, HttpExchange
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.wsgi import WsgiApplication
@@ -52,7 +51,7 @@ async def serving(
 ) -> AsyncGenerator[httpx.AsyncClient]:
     application = WsgiApplication(app)
     called = application if around is None else around(application)
-    async with open_http_client(Http1(called)) as client:
+    async with open_server(Http1(called)) as opened, opened.httpx_client() as client:
         yield client
     assert application.limiter.borrowed_tokens == 0
     assert active_thread_count() == 0
@@ -123,7 +122,10 @@ async def test_the_environ_over_the_wire() -> None:
 
     application = WsgiApplication(checked(app), root_path="/shop/")
     endpoint = "memory://wsgi?client=203.0.113.7:4711&server=192.0.2.1:443"
-    async with open_http_client(Http1(application), endpoint=endpoint) as client:
+    async with (
+        open_server(Http1(application), endpoint=endpoint) as opened,
+        opened.httpx_client() as client,
+    ):
         headers = {"cookie": "a=1", "x-a": "b", "x_a": "c"}
         await client.get("http://example.com:81/%E2%82%AC?q=%20", headers=headers)
         await client.options("/")

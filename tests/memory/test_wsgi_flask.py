@@ -23,7 +23,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from kestrel_core.limits import Limits
-from kestrel_core.testing.http_client import open_http_client
+from kestrel_core.testing import open_server
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.wsgi import WsgiApplication
 
@@ -120,7 +120,10 @@ def log(caplog: pytest.LogCaptureFixture) -> Generator[pytest.LogCaptureFixture]
 async def client() -> AsyncGenerator[httpx.AsyncClient]:
     application = WsgiApplication(validator(app))
     endpoint = "memory://flask?client=203.0.113.7:4711"
-    async with open_http_client(Http1(application), endpoint=endpoint) as client:
+    async with (
+        open_server(Http1(application), endpoint=endpoint) as opened,
+        opened.httpx_client() as client,
+    ):
         yield client
 
 
@@ -148,7 +151,7 @@ async def test_what_the_application_is_told(client: httpx.AsyncClient) -> None:
 
 async def test_below_a_root_path() -> None:
     application = WsgiApplication(validator(app), root_path="/shop")
-    async with open_http_client(Http1(application)) as client:
+    async with open_server(Http1(application)) as opened, opened.httpx_client() as client:
         told = (await client.get("/x/told")).json()
     assert (told["root"], told["link"]) == ("/shop", "http://testserver/shop/%C3%A7/told")
 
@@ -219,7 +222,10 @@ async def test_the_servers_limit_comes_first(log: pytest.LogCaptureFixture) -> N
     """
     application = WsgiApplication(app)
     limits = Limits(max_request_body_bytes=1000)
-    async with open_http_client(Http1(application), limits=limits) as client:
+    async with (
+        open_server(Http1(application), limits=limits) as opened,
+        opened.httpx_client() as client,
+    ):
         response = await client.post("/form", data={"field": "x" * 2000})
     assert response.status_code == 413
     assert response.content == b""

@@ -22,7 +22,6 @@ from kestrel_core.end_reason import EndReason
 from kestrel_core.limits import Limits
 from kestrel_core.testing import OpenServer, open_server
 from kestrel_core.testing.clients.httpx_client import HttpTransport
-from kestrel_core.testing.http_client import open_http_client
 from kestrel_protocols.http import ClientDisconnected
 from kestrel_protocols.http1 import Http1
 from kestrel_protocols.wsgi import WsgiApplication
@@ -122,7 +121,10 @@ async def chunks(body: bytes, size: int) -> AsyncGenerator[bytes]:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_body_is_read_as_a_file(echo: WSGIApplication, framing: str) -> None:
-    async with open_http_client(Http1(WsgiApplication(validator(echo)))) as client:
+    async with (
+        open_server(Http1(WsgiApplication(validator(echo)))) as opened,
+        opened.httpx_client() as client,
+    ):
         for _ in range(2):  # the connection goes on
             content = BODY if framing == "length" else chunks(BODY, 30_000)
             assert (await client.post("/", content=content)).content == BODY
@@ -143,7 +145,10 @@ async def test_a_body_that_arrives_byte_by_byte(echo: WSGIApplication) -> None:
 
 @pytest.mark.parametrize("content", [None, b""])
 async def test_no_body_is_an_empty_file(echo: WSGIApplication, content: bytes | None) -> None:
-    async with open_http_client(Http1(WsgiApplication(validator(echo)))) as client:
+    async with (
+        open_server(Http1(WsgiApplication(validator(echo)))) as opened,
+        opened.httpx_client() as client,
+    ):
         assert (await client.post("/", content=content)).content == b""
 
 
@@ -194,7 +199,10 @@ async def test_what_is_not_read_is_not_in_the_way() -> None:
         start_response("200 OK", list(TEXT))
         return [first]
 
-    async with open_http_client(Http1(WsgiApplication(validator(app)))) as client:
+    async with (
+        open_server(Http1(WsgiApplication(validator(app)))) as opened,
+        opened.httpx_client() as client,
+    ):
         for _ in range(2):
             assert (await client.post("/", content=b"hi" + b"x" * 300_000)).content == b"hi"
 
@@ -556,7 +564,7 @@ async def test_several_applications_may_share_their_threads() -> None:
         WsgiApplication(app, threads=limiter),
     ):
         assert application.limiter is limiter
-        async with open_http_client(Http1(application)) as client:
+        async with open_server(Http1(application)) as opened, opened.httpx_client() as client:
             assert (await client.get("/")).text == "1"
 
 
@@ -569,7 +577,10 @@ async def test_threads_are_used_again() -> None:
         return [b"done"]
 
     before = threading.active_count()
-    async with open_http_client(Http1(WsgiApplication(validator(app), threads=1))) as client:
+    async with (
+        open_server(Http1(WsgiApplication(validator(app), threads=1))) as opened,
+        opened.httpx_client() as client,
+    ):
         for _ in range(50):
             await client.get("/")
     assert len(names) < 10
