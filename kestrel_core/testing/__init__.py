@@ -1,7 +1,9 @@
 """For tests: contract suites that plug-ins of any origin can run, and servers without sockets.
 
-* `check_pipe`, `check_transport` and `check_middleware` hold an implementation to what the seams
-  promise. They raise `AssertionError` with a sentence that says which promise was broken.
+* `check_pipe`, `check_transport`, `check_multiplexed_transport`, `check_middleware` and
+  `check_protocol_sniffer` hold an implementation to what the seams promise. They raise
+  `AssertionError` with a sentence that says which promise was broken.
+* `check_no_leaks` finds tasks, threads, descriptors and connections that a block leaves behind.
 * `open_server` runs a real server for the length of a block, over the in-memory transport.
 * `kestrel_core.testing.clients.httpx_client` adds an HTTP client to that; it needs the extra `testing`, and
   is not imported here for that reason.

@@ -7,7 +7,17 @@ from typing import Generic, TypeVar
 import trio
 import trio.testing
 
-__all__ = ["Pending", "concurrently", "expect", "hold", "pending", "raises", "settle"]
+__all__ = [
+    "Pending",
+    "concurrently",
+    "expect",
+    "hold",
+    "holding",
+    "pending",
+    "promise_of",
+    "raises",
+    "settle",
+]
 
 ResultT = TypeVar("ResultT")
 
@@ -67,6 +77,11 @@ class Pending(Generic[ResultT]):
         return bool(self._results) or self._error is not None
 
     @property
+    def error(self) -> Exception | None:
+        """What it raised."""
+        return self._error
+
+    @property
     def result(self) -> ResultT:
         """What it returned; an `AssertionError` if it raised or is not done."""
         if self._error is not None:
@@ -102,23 +117,38 @@ async def pending(
         yield started
 
 
-async def hold(sentence: str, check: Callable[[], Awaitable[object]]) -> None:
-    """Run `check`, and turn what goes wrong into an `AssertionError` that begins with `sentence`.
+def promise_of(check: Callable[..., object]) -> str:
+    """Return the promise that a check stands for: the first line of its docstring."""
+    return (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
+
+
+@contextmanager
+def holding(sentence: str) -> Generator[None]:
+    """Turn what goes wrong in the block into an `AssertionError` that begins with `sentence`.
 
     Raises:
-        AssertionError: it raised any `Exception`, or hung.
+        AssertionError: the block raised any `Exception`.
     """
     try:
-        with trio.move_on_after(_HANG_SECONDS) as limit:
-            await check()
+        yield
     except BaseExceptionGroup as group:
         if group.subgroup(lambda error: not isinstance(error, Exception)) is not None:
             raise
         raise AssertionError(f"{sentence}: {_words(_first(group))}") from group
     except Exception as error:
         raise AssertionError(f"{sentence}: {_words(error)}") from error
-    if limit.cancelled_caught:
-        raise AssertionError(f"{sentence}: it hangs")
+
+
+async def hold(sentence: str, check: Callable[[], Awaitable[object]]) -> None:
+    """Run `check`, and turn what goes wrong into an `AssertionError` that begins with `sentence`.
+
+    Raises:
+        AssertionError: it raised any `Exception`, or hung.
+    """
+    with holding(sentence):
+        with trio.move_on_after(_HANG_SECONDS) as limit:
+            await check()
+        expect(not limit.cancelled_caught, "it hangs")
 
 
 def _names(kinds: type[Exception] | Sequence[type[Exception]]) -> str:

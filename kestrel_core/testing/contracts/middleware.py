@@ -12,7 +12,7 @@ from kestrel_core.connection import Address, Connection, ConnectionContext, clos
 from kestrel_core.end_reason import EndReason
 from kestrel_core.memory_pipe import duplex_pipe_pair
 from kestrel_core.middleware import ConnectionHandler, Middleware
-from kestrel_core.testing.contracts.expectations import expect, hold, settle
+from kestrel_core.testing.contracts.expectations import expect, hold, promise_of, settle
 
 __all__ = ["check_middleware"]
 
@@ -55,8 +55,7 @@ async def check_middleware(
     setting = _Setting(middleware, counterpart, preamble)
     checks = [*_CHECKS, *(_HALF_CLOSING_CHECKS if half_closes else ())]
     for check in checks:
-        promise = (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
-        await hold(promise, partial(check, setting))
+        await hold(promise_of(check), partial(check, setting))
 
 
 @attrs.frozen

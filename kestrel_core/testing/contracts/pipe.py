@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from kestrel_core.duplex_pipe import DuplexPipe, PipeStream
-from kestrel_core.testing.contracts.expectations import hold
+from kestrel_core.testing.contracts.expectations import hold, promise_of
 from kestrel_core.testing.contracts.pipe_ending import BOUNDED_ENDING_CHECKS, ENDING_CHECKS
 from kestrel_core.testing.contracts.pipe_reading import AT_END_CHECKS, READING_CHECKS
 from kestrel_core.testing.contracts.pipe_writing import (
@@ -51,10 +51,10 @@ async def check_pipe(
         plain += [*BOUNDED_WRITING_CHECKS, *BOUNDED_ENDING_CHECKS]
     if half_closes:
         plain += HALF_CLOSING_CHECKS
-    checks = [(_promise(check), check) for check in plain]
+    checks = [(promise_of(check), check) for check in plain]
     for ending in AT_END_CHECKS:
-        checks += [(_promise(ending), partial(_with_end, ending, half_closes))]
-    checks += [(_promise(carry_at_random), partial(carry_at_random, count=volume_bytes))]
+        checks += [(promise_of(ending), partial(_with_end, ending, half_closes))]
+    checks += [(promise_of(carry_at_random), partial(carry_at_random, count=volume_bytes))]
     for promise, check in checks:
         await hold(promise, partial(_on_new_pair, make_pair, check))
         await hold(promise, partial(_on_new_pair, make_pair, partial(_swapped, check)))
@@ -103,8 +103,3 @@ async def _with_end(
     far: DuplexPipe,
 ) -> None:
     await check(near, far, far.output.send_eof if half_closes else far.aclose)
-
-
-def _promise(check: Callable[..., object]) -> str:
-    """Return the promise that a check stands for."""
-    return (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")

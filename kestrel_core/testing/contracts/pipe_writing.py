@@ -8,7 +8,13 @@ import random
 import trio
 
 from kestrel_core.duplex_pipe import DuplexPipe
-from kestrel_core.testing.contracts.expectations import concurrently, expect, pending, raises, settle
+from kestrel_core.testing.contracts.expectations import (
+    concurrently,
+    expect,
+    pending,
+    raises,
+    settle,
+)
 from kestrel_core.testing.contracts.flood import flooded
 from kestrel_core.testing.contracts.pipe_reading import at_hand
 

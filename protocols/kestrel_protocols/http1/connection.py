@@ -53,10 +53,10 @@ from kestrel_protocols.http1.unusual_head import (
 )
 from kestrel_protocols.http1.wire import Phase, Wire
 
-__all__ = ["Http1Connection"]
+__all__ = ["MOST_BLANK_LINES", "Http1Connection"]
 
 # Clients of long ago sent a line end too much after a body (RFC 9112, 2.2).
-_MOST_BLANK_LINES = 4
+MOST_BLANK_LINES = 4
 
 # On the hot path a member of an Enum, looked up through its class, costs as much as a call.
 _IDLE, _HEAD, _EXCHANGE = Phase.IDLE, Phase.HEAD, Phase.EXCHANGE
@@ -384,7 +384,7 @@ class Http1Connection:
 
     def _count_blank_line(self) -> None:
         self._blank_lines += 1
-        if self._blank_lines > _MOST_BLANK_LINES:
+        if self._blank_lines > MOST_BLANK_LINES:
             raise BadRequest(Rejection.INVALID_REQUEST_LINE)
 
     # Ending.

@@ -9,7 +9,7 @@ from kestrel_core.connection import Connection
 from kestrel_core.protocol import Protocol, Sniff
 from kestrel_protocols.http.exchange import HttpApplication, HttpExchange
 from kestrel_protocols.http.fields import stamp_with
-from kestrel_protocols.http1.connection import Http1Connection
+from kestrel_protocols.http1.connection import MOST_BLANK_LINES, Http1Connection
 from kestrel_protocols.http1.leniency import Leniency, Tolerance
 from kestrel_protocols.http1.request_head import FieldBlocks, RequestLines
 
@@ -22,15 +22,16 @@ _YES = Sniff.YES
 # allows for more.
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}"
 
-# How an HTTP/2 connection begins (RFC 9113, 3.4): like a request, on purpose.
-_HTTP2_PREFACE = b"PRI * HTTP/2"
+# How nearly all requests begin, which is told at a glance; what else looks like one, such as
+# "OPTIONS rtsp://", "SSH-2.0-x y" or the PROXY protocol's line, shows by its version that it is none.
+_USUAL = (b"GET /", b"POST /", b"HEAD /", b"PUT /", b"DELETE /", b"PATCH /", b"OPTIONS /")
 
-# How others begin that look like a request with an odd method, too: SSH (RFC 4253, 4.2) and version
-# 1 of the PROXY protocol.
-_OTHERS = (b"SSH-", b"PROXY ")
+# Not more of it, so that HTTP/2's preface, which looks like a request on purpose, is none (RFC 9113,
+# 3.4): "PRI * HTTP/2.0".
+_VERSION = b"HTTP/1"
 
-# How nearly all begin that are no others, which is told at once.
-_NO_OTHERS = (b"GET /", b"POST /", b"HEAD /", b"PUT /", b"DELETE /", b"PATCH /", b"OPTIONS /")
+# How far that is looked for: as long as a request line may be by default (Kestrel: 8 KiB).
+_MOST_LINE_BYTES = 8192
 
 
 class Http1(Protocol):
@@ -62,7 +63,7 @@ class Http1(Protocol):
         self._request_lines = RequestLines()
         self._field_blocks = FieldBlocks()
         self._tolerated = {Leniency(leniency): 0 for leniency in lenient}
-        self._request_line_so_far = _request_line_so_far(self._tolerated)
+        self._up_to_version = _up_to_version(self._tolerated)
         self.alt_svc = alt_svc
 
     @property
@@ -85,19 +86,21 @@ class Http1(Protocol):
         return MappingProxyType(self._tolerated)
 
     def sniff(self, prefix: bytes) -> Sniff:
-        """Recognize a method and the beginning of a target."""
-        if prefix.startswith(_NO_OTHERS):
+        """Recognize a usual method and the beginning of a path, or else a whole request line."""
+        if prefix.startswith(_USUAL):
             return _YES
-        if prefix.startswith(_OTHERS):
+        line = prefix[:_MOST_LINE_BYTES]
+        match = self._up_to_version.match(line)
+        assert match is not None  # none of its parts has to be there
+        rest = line[match.end() :]
+        if match["all"] is not None:
+            if rest.startswith(_VERSION):
+                return _YES
+            if not _VERSION.startswith(rest):
+                return Sniff.NO
+        elif rest:
             return Sniff.NO
-        match = self._request_line_so_far.match(prefix)
-        if match is not None and match["target"]:
-            if _HTTP2_PREFACE.startswith(prefix):
-                return Sniff.MORE
-            return Sniff.NO if prefix.startswith(_HTTP2_PREFACE) else Sniff.YES
-        if match is None or match.end() < len(prefix):
-            return Sniff.NO
-        return Sniff.MORE
+        return Sniff.MORE if len(prefix) <= _MOST_LINE_BYTES else Sniff.NO
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # async in all but name
         self, connection: Connection
@@ -115,8 +118,13 @@ class Http1(Protocol):
         ).serve()
 
 
-def _request_line_so_far(lenient: Collection[Leniency]) -> re.Pattern[bytes]:
-    """Return what matches the beginning of "method SP target" of any request, after blank lines."""
+def _up_to_version(lenient: Collection[Leniency]) -> re.Pattern[bytes]:
+    """Return what matches as much as is there of "method SP target SP", after blank lines; the
+    group "all" if all is.
+    """
     line_end = rb"\r?\n" if Leniency.BARE_LINE_FEED in lenient else rb"\r\n"
     space = rb" ++" if Leniency.SPACES_IN_REQUEST_LINE in lenient else rb" "
-    return re.compile(rb"(?:%b)*(?:\r|%b(?:%b(?P<target>[!-~])?)?)?" % (line_end, _METHOD, space))
+    lines = rb"(?:%b){0,%d}" % (line_end, MOST_BLANK_LINES)
+    return re.compile(
+        rb"%b(?:\r|%b(?:%b(?:[!-~]++(?P<all>%b)?)?)?)?" % (lines, _METHOD, space, space)
+    )
