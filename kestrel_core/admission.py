@@ -38,8 +38,6 @@ def place_of_tls(middleware: Sequence[Middleware]) -> int:
     TLS: admissions, and layers such as the PROXY protocol.
     """
     outside = [
-        index
-        for index, each in enumerate(middleware)
-        if isinstance(each, Admission | SniffedLayer)
+        index for index, each in enumerate(middleware) if isinstance(each, Admission | SniffedLayer)
     ]
     return outside[-1] + 1 if outside else 0

@@ -217,7 +217,10 @@ class MultiplexedConnection(Connection, ABC):
     """A connection that carries streams, each of them again a `Connection`.
 
     Its own `transport` carries no bytes: reading or writing it raises
-    `trio.ClosedResourceError`. A middleware that needs bytes cannot be composed over it.
+    `trio.ClosedResourceError`. What needs bytes cannot be composed over it.
+
+    A stream has the connection's context and addresses. `request_close` asks its streams, too.
+    Any number of tasks may open and accept streams; cancelling either loses nothing.
     """
 
     __slots__ = ()

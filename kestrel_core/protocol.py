@@ -29,11 +29,15 @@ class Protocol(ABC):
     alpn: ClassVar[Sequence[str]] = ()
     """The ALPN names that choose it, as registered with IANA."""
 
+    needs_bytes: ClassVar[bool] = True
+    """Whether it reads or writes a connection's own bytes, and so cannot serve one of streams."""
+
     @abstractmethod
     def sniff(self, prefix: bytes) -> Sniff:
         """Tell whether `prefix`, the first bytes of a connection, are this protocol's.
 
-        Pure: no I/O, no state. Once it answered YES or NO a longer prefix gets the same answer.
+        Pure: no I/O, no state. Nothing yet, b"", is MORE. Once it answered YES or NO a longer
+        prefix gets the same answer, and within 16 KiB it has.
         """
 
     @abstractmethod

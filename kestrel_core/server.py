@@ -374,13 +374,13 @@ def _check_stack(transport: Transport, listen: _Listen) -> None:
 
 
 def _needs_bytes(each: Middleware | ConnectionHandler) -> bool:
-    if isinstance(each, Layer):
+    if isinstance(each, Layer | Protocol):
         return each.needs_bytes
     return isinstance(each, needs_bytes | Detection)
 
 
 def _name_of(each: Middleware | ConnectionHandler) -> str:
-    if isinstance(each, Layer):
+    if isinstance(each, Layer | Protocol):
         return each.name
     if isinstance(each, Detection):
         return "detection"

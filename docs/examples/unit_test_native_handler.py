@@ -6,10 +6,9 @@ They need pytest-trio, and the extra `testing`.
 import pytest
 import trio.testing
 
-from kestrel_core.testing import open_server
-from kestrel_core.testing.clients.httpx_client import open_http_client
+from kestrel_core.testing import serve
+from kestrel_core.testing.clients.http1_client import Http1Client
 from kestrel_protocols.http import HttpExchange
-from kestrel_protocols.http1 import Http1
 
 
 async def add(exchange: HttpExchange) -> None:
@@ -21,15 +20,15 @@ async def add(exchange: HttpExchange) -> None:
 
 @pytest.mark.trio
 async def test_with_an_http_client() -> None:
-    async with open_http_client(Http1(add)) as client:
+    async with serve(add, interface="native") as server, server.httpx_client() as client:
         assert (await client.post("/", content=b"\x01\x02\x03")).text == "6"
 
 
 @pytest.mark.trio
 async def test_a_request_that_comes_byte_by_byte() -> None:
     head = b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\nconnection: close\r\n\r\n"
-    async with open_server(Http1(add)) as opened:
-        wire = (await opened.connect()).transport
+    async with serve(add, interface="native") as server:
+        wire = (await server.connect()).transport
         for byte in head + b"\x01\x02\x03":
             await wire.output.send(bytes([byte]))
             await trio.testing.wait_all_tasks_blocked()
@@ -45,9 +44,8 @@ async def test_a_client_that_goes_away() -> None:
         await exchange.wait_disconnected()
         left.append(exchange.path)
 
-    async with open_server(Http1(wait_for_news)) as opened:
-        client = await opened.connect()
-        await client.transport.output.send(b"GET /news HTTP/1.1\r\nhost: test\r\n\r\n")
-        await client.aclose()
+    async with serve(wait_for_news, interface="native") as server:
+        async with Http1Client(await server.connect()) as client:
+            await client.send_request("GET", "/news")
         await trio.testing.wait_all_tasks_blocked()
         assert left == ["/news"]

@@ -12,10 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from kestrel_core import Limits
-from kestrel_core.testing import open_server
-from kestrel_core.testing.clients.httpx_client import open_http_client
-from kestrel_protocols.asgi import AsgiApplication
-from kestrel_protocols.http1 import Http1
+from kestrel_core.testing import serve
 
 
 async def greet(request: Request) -> PlainTextResponse:
@@ -23,12 +20,12 @@ async def greet(request: Request) -> PlainTextResponse:
     return PlainTextResponse(f"Hello, {name or 'stranger'}")
 
 
-application = AsgiApplication(Starlette(routes=[Route("/", greet, methods=["GET", "POST"])]))
+app = Starlette(routes=[Route("/", greet, methods=["GET", "POST"])])
 
 
 @pytest.mark.trio
 async def test_the_application_greets() -> None:
-    async with open_http_client(Http1(application), lifespan=application.lifespan()) as client:
+    async with serve(app) as server, server.httpx_client() as client:
         assert (await client.get("/")).text == "Hello, stranger"
         assert (await client.post("/", content=b"Ada")).text == "Hello, Ada"
 
@@ -36,7 +33,7 @@ async def test_the_application_greets() -> None:
 @pytest.mark.trio
 async def test_a_body_beyond_the_limit_is_refused() -> None:
     limits = Limits(max_request_body_bytes=10)
-    async with open_http_client(Http1(application), limits=limits) as client:
+    async with serve(app, limits=limits) as server, server.httpx_client() as client:
         response = await client.post("/", content=b"eleven byte")
     assert response.status_code == 413
 
@@ -46,8 +43,8 @@ async def test_an_idle_connection_is_closed_after_130_seconds(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Takes no time: nothing else is going on, so the clock jumps."""
-    async with open_server(Http1(application)) as opened:
-        connection = await opened.connect()
+    async with serve(app) as server:
+        connection = await server.connect()
         started_at = trio.current_time()
         assert await connection.transport.input.read() == b""
         assert trio.current_time() - started_at == pytest.approx(130)

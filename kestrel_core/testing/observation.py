@@ -39,9 +39,9 @@ class Metrics:
         ends = _list(f"{count} {reason.value}" for reason, count in self.ended_connections.items())
         statuses = _list(f"{count} with {status}" for status, count in self.responses.items())
         return (
-            f"{self.accepted_connections} connections accepted, {self.open_connections} open{ends};"
-            f" {self.requests} requests{statuses}; {self.failures} failures;"
-            f" {self.rented_blocks} blocks rented"
+            f"connections: {self.accepted_connections} accepted, {self.open_connections} open{ends};"
+            f" requests: {self.requests}{statuses}; failures: {self.failures};"
+            f" blocks rented: {self.rented_blocks}"
         )
 
 

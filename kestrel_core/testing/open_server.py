@@ -1,7 +1,8 @@
 """A server under test: how clients come to it, and what it has done."""
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from kestrel_core.testing.authority import Authority, Identity
+    from kestrel_core.testing.clients.http1_client import Http1Client
     from kestrel_core.testing.network import Network
 
 __all__ = ["OpenServer", "Site"]
@@ -191,7 +193,6 @@ class OpenServer:
         )
         return make_client(
             connector.connect,
-            self.context,
             base_url=base_url or self.base_url,
             start_tls=connector.start_tls,
             timeout_seconds=timeout_seconds,
@@ -215,11 +216,38 @@ class OpenServer:
         )
         return make_client(
             connector.connect,
-            self.context,
             base_url=base_url or self.base_url,
             start_tls=connector.start_tls,
             timeout_seconds=timeout_seconds,
         )
+
+    @asynccontextmanager
+    async def http1_client(
+        self,
+        *,
+        address: str | None = None,
+        network: "Network | None" = None,
+        tls: bool | None = None,
+        server_name: str | None = None,
+        identity: "Identity | None" = None,
+        options: Mapping[str, str] = {},
+    ) -> AsyncGenerator["Http1Client"]:
+        """Connect, and yield a client that shows all of HTTP/1.1 on this one connection.
+
+        The parameters are those of `connect`, and so are the errors.
+        """
+        from kestrel_core.testing.clients.http1_client import Http1Client
+
+        connection = await self.connect(
+            address=address,
+            network=network,
+            tls=tls,
+            server_name=server_name,
+            identity=identity,
+            options=options,
+        )
+        async with Http1Client(connection, host=_SERVER_NAME) as client:
+            yield client
 
     @property
     def base_url(self) -> str:
@@ -237,9 +265,7 @@ class OpenServer:
         lines = [f"server on {self.endpoint}: {self.metrics()}"]
         lines += [network.report() for network in self._networks]
         for failure in self.failures:
-            lines.append(failure.message)
-            if failure.error is not None:
-                lines += "".join(traceback.format_exception(failure.error)).splitlines()
+            lines.append(_text_of(failure))
         lines += [str(transcript) for transcript in self.transcripts]
         for connection in self.connections:
             reason = connection.end_reason.value if connection.end_reason else "open"
@@ -262,3 +288,13 @@ class OpenServer:
         if self._site.numbers_clients and bound.scheme == "memory" and "client" not in given:
             given["client"] = str(Address(_CLIENT_HOST, next(self._ports)))
         return Endpoint(bound.scheme, bound.address, given)
+
+
+def _text_of(failure: Failure) -> str:
+    """Say in a line what failed and where; the log has the whole traceback."""
+    if failure.error is None:
+        return failure.message
+    text = traceback.format_exception_only(failure.error)[-1].strip()
+    frames = traceback.extract_tb(failure.error.__traceback__)
+    place = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{failure.message}: {text}{place}"

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    AsyncExitStack,
     asynccontextmanager,
     nullcontext,
 )
@@ -73,7 +74,7 @@ async def open_server(
 
     What `serve` does for an application, for handlers and protocols of any kind. `endpoint` is
     `memory://` with a name of its own, unless given. `lifespan` is entered before the server binds,
-    and left when it has ended. Clients go over `network`, trust `authority` and, if it
+    and left when it has ended. Clients go over `network`, as those of `serve` do, trust `authority` and, if it
     `speaks_tls`, speak TLS, which `middleware` or a protocol has to bring; `records` has their
     transcripts written, `numbers_clients` gives addresses on this machine to those without one. `memory_pool` is for example `DiagnosticMemoryPool`. `observation` sees
     what the server does; there is one in any case.
@@ -111,7 +112,9 @@ async def open_server(
         numbers_clients=numbers_clients,
     )
     failure: Exception | None = None
-    async with lifespan or nullcontext():
+    async with AsyncExitStack() as around:
+        around.enter_context(_scheduler(network))
+        await around.enter_async_context(lifespan or nullcontext())
         try:
             async with trio.open_nursery() as nursery:
                 try:
@@ -154,7 +157,7 @@ async def serve(
     registry: Registry | None = None,
     endpoint: str | None = None,
     network: "Network | None" = None,
-    drain_seconds: float = 1.0,
+    drain_seconds: float = 5.0,
     memory_pool: Callable[[Timers], MemoryPool] = DiagnosticMemoryPool,
     raises_failures: bool = True,
     adds_notes: bool = True,
@@ -166,9 +169,9 @@ async def serve(
     other protocols on the same endpoint; `middleware`, `limits` and `endpoint` are what
     `Server.listen` takes. `root_path` is as in ASGI.
 
-    `tls` has the server speak TLS with a certificate from `authority`, or from one of its own;
-    options of the middleware "tls" may stand there instead of True. A middleware of your own that
-    speaks TLS needs `authority` for its clients to trust.
+    `tls` has the server speak TLS with a certificate from `authority`, or from one of its own, which
+    may certify clients, too; options of the middleware "tls" may stand there instead of True. A
+    middleware of your own that speaks TLS needs `authority` for its clients to trust.
 
     `network` is what bytes go over between clients and server. Its seed decides trio's scheduling
     order, too, while the block runs, so that with an equal network everything happens again.
@@ -199,29 +202,28 @@ async def serve(
         authority = Authority()
     if tls and authority is not None:
         middleware = _with_tls(registry, authority, tls, middleware)
-    with _scheduler(network):
-        async with open_server(
-            [cast(Protocol, http), *beside] if beside else http,
-            middleware=middleware,
-            limits=limits,
-            registry=registry,
-            endpoint=endpoint or _endpoint(speaks_tls=bool(tls)),
-            lifespan=adapted.lifespan,
-            network=network,
-            authority=authority,
-            speaks_tls=bool(tls),
-            records=True,
-            numbers_clients=True,
-            drain_seconds=drain_seconds,
-            memory_pool=memory_pool,
-            observation=observation,
-        ) as opened:
-            try:
-                yield opened
-            except Exception as error:
-                if adds_notes:
-                    error.add_note(opened.report())
-                raise
+    async with open_server(
+        [cast(Protocol, http), *beside] if beside else http,
+        middleware=middleware,
+        limits=limits,
+        registry=registry,
+        endpoint=endpoint or _endpoint(speaks_tls=bool(tls)),
+        lifespan=adapted.lifespan,
+        network=network,
+        authority=authority,
+        speaks_tls=bool(tls),
+        records=True,
+        numbers_clients=True,
+        drain_seconds=drain_seconds,
+        memory_pool=memory_pool,
+        observation=observation,
+    ) as opened:
+        try:
+            yield opened
+        except Exception as error:
+            if adds_notes:
+                error.add_note(opened.report())
+            raise
     if opened.cut_connections:
         raise LeftOpen(_what_was_cut(opened, drain_seconds))
     if raises_failures:
@@ -254,6 +256,8 @@ def _with_tls(
     identity = authority.issue(*_CERTIFIED_NAMES)
     values: dict[str, object] = {"certificate": identity.certificate_chain, "key": identity.key}
     if not isinstance(options, bool):
+        if "client_certificates" in options:
+            values["client_authorities"] = authority.pem
         values |= options
     kind = cast(type, registry.load(PluginKind.MIDDLEWARE, "tls"))
     made = cast(Middleware, plugin_from_values(kind, "tls", values))

@@ -187,7 +187,7 @@ async def test_not_ready_before_the_server_stops_accepting(autojump_clock: MockC
 
 async def ready(opened: OpenServer) -> tuple[int, str]:
     """Connect anew, as a load balancer's probe does, and ask."""
-    transport = HttpTransport(opened.connect, opened.context)
+    transport = HttpTransport(opened.connect)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://x", trust_env=False
     ) as client:

@@ -34,7 +34,7 @@ from kestrel_core.testing.authority import Authority
 from kestrel_core.testing.clients import httpx2_client, httpx_client
 from kestrel_core.testing.clients.network_backend import StartTls
 from kestrel_core.testing.connect import Connect
-from kestrel_core.transport import TransportContext, open_transport_context
+from kestrel_core.transport import open_transport_context
 from kestrel_middleware.tls import Tls, TlsClient
 
 Client: TypeAlias = httpx.AsyncClient | httpx2.AsyncClient
@@ -60,7 +60,6 @@ class Library:
     def client(
         self,
         connect: Connect,
-        context: TransportContext,
         *,
         base_url: str = "http://testserver",
         timeout_seconds: float | None = 30,
@@ -69,12 +68,12 @@ class Library:
         """Make a client."""
         if self.module is httpx:
             return httpx.AsyncClient(
-                transport=httpx_client.HttpTransport(connect, context, **options),
+                transport=httpx_client.HttpTransport(connect, **options),
                 base_url=base_url,
                 timeout=timeout_seconds,
             )
         return httpx2.AsyncClient(
-            transport=httpx2_client.HttpTransport(connect, context, **options),
+            transport=httpx2_client.HttpTransport(connect, **options),
             base_url=base_url,
             timeout=timeout_seconds,
         )
@@ -100,7 +99,6 @@ class Library:
         async with open_server(handler, middleware=middleware, endpoint=endpoint) as opened:
             async with self.client(
                 connect,
-                opened.context,
                 base_url=base_url,
                 timeout_seconds=timeout_seconds,
                 **options,
@@ -352,7 +350,7 @@ async def test_a_server_that_does_not_accept_is_a_connect_timeout(
         listener = await transport.bind(endpoint, context)
         first = await transport.connect(endpoint, context)
         connect = functools.partial(transport.connect, endpoint, context)
-        client = library.client(connect, context, timeout_seconds=7)
+        client = library.client(connect, timeout_seconds=7)
         with pytest.raises(library.module.ConnectTimeout):
             await client.get("http://testserver/")
         assert trio.current_time() == 7
@@ -366,7 +364,7 @@ async def test_no_server_is_a_connect_error(library: Library) -> None:
         connect = functools.partial(
             Registry().transport("memory").connect, Endpoint.parse("memory://nobody"), context
         )
-        async with library.client(connect, context) as client:
+        async with library.client(connect) as client:
             with pytest.raises(library.module.ConnectError, match="nobody listens") as caught:
                 await client.get("http://testserver/")
     assert isinstance(caught.value.__cause__, library.core.ConnectError)
@@ -381,7 +379,7 @@ async def test_a_connection_of_any_making_is_closed(library: Library) -> None:
             return connection
 
         nursery.start_soon(mirror, Connection(far, context))
-        async with library.client(connect, context) as client:
+        async with library.client(connect) as client:
             assert (await client.get("/path")).text == "/path "
         assert connection.closed
 

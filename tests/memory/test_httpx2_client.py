@@ -37,7 +37,7 @@ EVENTS = (
 async def client_of(handler: ConnectionHandler) -> AsyncGenerator[httpx2.AsyncClient]:
     async with (
         open_server(handler) as opened,
-        make_client(opened.connect, opened.context, base_url="http://testserver") as client,
+        make_client(opened.connect, base_url="http://testserver") as client,
     ):
         yield client
     assert not opened.server.connections
@@ -181,9 +181,7 @@ async def test_a_websocket_inside_of_tls() -> None:
     start_tls = TlsClient(authorities=authority.pem).start_tls
     async with (
         open_server(shout, middleware=[layer]) as opened,
-        make_client(
-            opened.connect, opened.context, base_url="https://testserver", start_tls=start_tls
-        ) as client,
+        make_client(opened.connect, base_url="https://testserver", start_tls=start_tls) as client,
         client.websocket("wss://testserver/") as websocket,
     ):
         await websocket.send_text("hello")

@@ -14,6 +14,7 @@ from kestrel_core.end_reason import EndReason
 from kestrel_core.errors import ConfigurationError
 from kestrel_core.limits import Limits
 from kestrel_core.middleware import ConnectionHandler, Layer, Middleware, needs_bytes
+from kestrel_core.protocol import Protocol, Sniff
 from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.server import Server
 from kestrel_core.testing import check_no_leaks
@@ -143,6 +144,35 @@ async def test_a_layer_that_needs_none_is_not() -> None:
         client = await site.connect()
         await ask(client, b"anybody there?")
         await client.aclose()
+
+
+class EchoStreams(Protocol):
+    name = "echo"
+    needs_bytes = False
+
+    def sniff(self, prefix: bytes) -> Sniff:
+        return Sniff.NO if prefix else Sniff.MORE
+
+    async def __call__(self, connection: Connection) -> None:
+        await serve_streams(connection)
+
+
+class EchoBytes(EchoStreams):
+    needs_bytes = True
+
+
+async def test_a_protocol_that_needs_bytes_is_refused() -> None:
+    server = Server()
+    server.listen(NAME, EchoBytes())
+    with pytest.raises(ConfigurationError, match="^echo reads the bytes of a connection, but"):
+        await server.serve()
+
+
+async def test_a_protocol_of_streams_is_not() -> None:
+    async with serving(EchoStreams()) as serving_:
+        stream = await (await serving_.connect()).open_stream()
+        await stream.transport.output.send(b"hello")
+        assert await stream.transport.input.read_exactly(5) == b"hello"
 
 
 async def test_draining_lets_streams_finish() -> None:

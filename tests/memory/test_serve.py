@@ -24,7 +24,7 @@ from kestrel_core.testing import ApplicationFailed, LeftOpen, Metrics, OpenServe
 from kestrel_core.testing.authority import Authority
 from kestrel_core.testing.network import Direction, Network, Wire
 from kestrel_middleware.admission import ConnectionAdmission
-from kestrel_middleware.tls import ClientCertificates, Tls, TlsOptions
+from kestrel_middleware.tls import Tls, TlsOptions
 from kestrel_protocols.asgi import LifespanFailed
 from kestrel_protocols.asgi.events import Receive, Scope, Send
 from kestrel_protocols.http import HttpExchange
@@ -390,16 +390,35 @@ async def test_tls() -> None:
 
 async def test_clients_show_who_they_are() -> None:
     authority = Authority()
-    options = {
-        "client_certificates": ClientCertificates.ALLOW,
-        "client_authorities": authority.pem,
-    }
-    async with serve(app, tls=options, authority=authority) as server:
+    async with serve(app, tls={"client_certificates": "allow"}, authority=authority) as server:
         alice = authority.issue("alice@example.org", common_name="alice")
         async with server.httpx_client(identity=alice) as client:
             assert "alice" in (await client.get("/whoami")).json()["client_name"]
         async with server.httpx_client() as client:
             assert (await client.get("/whoami")).json()["client_name"] is None
+
+
+async def test_whoever_may_certify_clients() -> None:
+    stranger = Authority()
+    options = {"client_certificates": "require", "client_authorities": stranger.pem}
+    async with serve(app, tls=options) as server:
+        alice = stranger.issue("alice@example.org", common_name="alice")
+        async with server.http1_client(identity=alice) as client:
+            response = await client.request("GET", "/whoami")
+            assert "alice" in json.loads(await response.read())["client_name"]
+
+
+async def test_a_client_that_shows_all_of_http1() -> None:
+    async with (
+        serve(app, raises_failures=False) as server,
+        server.http1_client(address="203.0.113.7:4711") as client,
+    ):
+        response = await client.request("GET", "/whoami")
+        answer = json.loads(await response.read())
+        assert answer["client"] == ["203.0.113.7", 4711]
+        response = await client.request("GET", "/fail")
+        assert (response.status, response.reason) == (500, "Internal Server Error")
+    assert list(server.server.connections) == []
 
 
 async def test_a_server_name_of_a_clients_own(autojump_clock: MockClock) -> None:
@@ -437,8 +456,8 @@ async def test_metrics_as_text(autojump_clock: MockClock) -> None:
             await client.get("/fail")
         await wait_all_tasks_blocked()
         assert str(server.metrics()) == (
-            "1 connections accepted, 0 open (1 peer_closed);"
-            " 2 requests (1 with 200, 1 with 500); 1 failures; 0 blocks rented"
+            "connections: 1 accepted, 0 open (1 peer_closed);"
+            " requests: 2 (1 with 200, 1 with 500); failures: 1; blocks rented: 0"
         )
 
 

@@ -539,7 +539,7 @@ async def test_no_more_threads_than_allowed() -> None:
     application = WsgiApplication(validator(app), threads=2)
     async with (
         open_server(Http1(application)) as opened,
-        httpx.AsyncClient(transport=HttpTransport(opened.connect, opened.context)) as client,
+        httpx.AsyncClient(transport=HttpTransport(opened.connect)) as client,
         trio.open_nursery() as nursery,
     ):
         for _ in range(5):

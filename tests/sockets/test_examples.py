@@ -354,6 +354,7 @@ def test_behind_haproxy() -> None:
         ("unit_test_with_httpx", 3),
         ("unit_test_native_handler", 3),
         ("unit_test_memory_pool", 1),
+        ("unit_test_timeouts", 4),
     ],
 )
 def test_unit_tests(name: str, tests: int) -> None:
@@ -371,6 +372,6 @@ def test_unit_tests(name: str, tests: int) -> None:
 )
 def test_the_documentation_shows_what_is_tested(page: Path) -> None:
     """Every piece of Python on a page is part of an example, to the letter."""
-    examples = [example.read_text() for example in EXAMPLES.glob("*.py")]
+    examples = [example.read_text() for example in EXAMPLES.rglob("*.py")]
     for piece in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         assert any(piece in example for example in examples), piece

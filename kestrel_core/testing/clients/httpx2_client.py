@@ -15,7 +15,6 @@ from kestrel_core.testing.clients.network_backend import (
     translated_errors,
 )
 from kestrel_core.testing.connect import Connect
-from kestrel_core.transport import TransportContext
 
 __all__ = ["HttpTransport", "make_client"]
 
@@ -29,7 +28,6 @@ class HttpTransport(httpx2.AsyncBaseTransport):
     def __init__(
         self,
         connect: Connect,
-        context: TransportContext,
         *,
         start_tls: StartTls | None = None,
         http1: bool = True,
@@ -40,7 +38,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
             max_connections=max_connections,
             http1=http1,
             http2=http2,
-            network_backend=_NetworkBackend(_NetworkStream, connect, context, start_tls),
+            network_backend=_NetworkBackend(_NetworkStream, connect, start_tls),
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -99,7 +97,6 @@ class _ResponseBody(httpx2.AsyncByteStream):
 
 def make_client(
     connect: Connect,
-    context: TransportContext,
     *,
     base_url: str,
     start_tls: StartTls | None = None,
@@ -107,7 +104,7 @@ def make_client(
 ) -> httpx2.AsyncClient:
     """Return a client with an `HttpTransport`, which no variable of the environment concerns."""
     return httpx2.AsyncClient(
-        transport=HttpTransport(connect, context, start_tls=start_tls),
+        transport=HttpTransport(connect, start_tls=start_tls),
         base_url=base_url,
         timeout=timeout_seconds,
         trust_env=False,

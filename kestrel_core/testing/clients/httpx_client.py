@@ -15,7 +15,6 @@ from kestrel_core.testing.clients.network_backend import (
     translated_errors,
 )
 from kestrel_core.testing.connect import Connect
-from kestrel_core.transport import TransportContext
 
 __all__ = ["HttpTransport", "make_client"]
 
@@ -23,19 +22,17 @@ __all__ = ["HttpTransport", "make_client"]
 class HttpTransport(httpx.AsyncBaseTransport):
     """Carries httpx's requests over what `connect` returns, whatever host their URLs name.
 
-    It keeps connections and uses them again as any HTTP client does. `context` is the one that
-    `connect` connects with. For `https` URLs `start_tls` does the handshake. `http2` alone, without
-    `http1`, speaks HTTP/2 from the first byte; it needs httpx's extra of that name. With
-    `max_connections` requests wait for one of those.
+    It keeps connections and uses them again as any HTTP client does. For `https` URLs `start_tls`
+    does the handshake. `http2` alone, without `http1`, speaks HTTP/2 from the first byte; it needs
+    httpx's extra of that name. With `max_connections` requests wait for one of those.
 
-    Closing it closes its connections; do so before `context` ends. Read a body to its end or not at
+    Closing it closes its connections; do so before the context of these ends. Read a body to its end or not at
     all: httpx's iterations are generators, and trio warns of those that are left in the middle.
     """
 
     def __init__(
         self,
         connect: Connect,
-        context: TransportContext,
         *,
         start_tls: StartTls | None = None,
         http1: bool = True,
@@ -46,7 +43,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             max_connections=max_connections,
             http1=http1,
             http2=http2,
-            network_backend=_NetworkBackend(_NetworkStream, connect, context, start_tls),
+            network_backend=_NetworkBackend(_NetworkStream, connect, start_tls),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -123,7 +120,6 @@ class _ResponseBody(httpx.AsyncByteStream):
 
 def make_client(
     connect: Connect,
-    context: TransportContext,
     *,
     base_url: str,
     start_tls: StartTls | None = None,
@@ -131,7 +127,7 @@ def make_client(
 ) -> httpx.AsyncClient:
     """Return a client with an `HttpTransport`, which no variable of the environment concerns."""
     return httpx.AsyncClient(
-        transport=HttpTransport(connect, context, start_tls=start_tls),
+        transport=HttpTransport(connect, start_tls=start_tls),
         base_url=base_url,
         timeout=timeout_seconds,
         trust_env=False,

@@ -1,7 +1,7 @@
 """The network of httpcore, and of httpcore2, made of a transport: neither is imported here."""
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import trio
@@ -9,7 +9,6 @@ import trio
 from kestrel_core.connection import Address, Connection
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.testing.connect import Connect
-from kestrel_core.transport import TransportContext
 
 __all__ = ["CoreErrors", "PipeNetworkBackend", "PipeNetworkStream", "StartTls", "translated_errors"]
 
@@ -52,8 +51,8 @@ class PipeNetworkStream:
     A subclass adds the library's own class, and its module as `errors`.
 
     They ask, without waiting, whether an idle connection has become readable, which means that the
-    server has ended it. No pipe can tell. Therefore, after each read, a task waits for what comes
-    next and leaves it in the pipe.
+    server has ended it, and take another one then. Of a pipe over a trio stream nobody can tell; a
+    request on it fails if the server has ended it meanwhile.
     """
 
     errors: ClassVar[CoreErrors]
@@ -62,25 +61,16 @@ class PipeNetworkStream:
         self,
         connection: Connection,
         pipe: DuplexPipe,
-        context: TransportContext,
         start_tls: StartTls | None,
     ) -> None:
         self._connection = connection
         self._pipe = pipe
-        self._context = context
         self._start_tls = start_tls
-        self._readable: trio.Event | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Receive, as the pipe does."""
         with _within(timeout, self.errors.ReadTimeout, self.errors.ReadError):
-            if self._readable is not None:
-                await self._readable.wait()
-            data = await self._pipe.input.receive(max_bytes)
-        if not self._pipe.input.buffered:
-            self._readable = trio.Event()
-            self._context.nursery.start_soon(self._watch, self._readable)
-        return data
+            return await self._pipe.input.receive(max_bytes)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Send, as the pipe does."""
@@ -111,7 +101,7 @@ class PipeNetworkStream:
         except BaseException:  # nobody else would
             await self.aclose()
             raise
-        return type(self)(self._connection, pipe, self._context, None)
+        return type(self)(self._connection, pipe, None)
 
     def get_extra_info(self, info: str) -> object:
         """Answer what these libraries ask, and None to what does not apply."""
@@ -126,19 +116,12 @@ class PipeNetworkStream:
                 return None
 
     def _is_readable(self) -> bool:
-        if self._readable is None:
-            return self._pipe.input.buffered != b""
-        return self._readable.is_set()
-
-    async def _watch(self, readable: trio.Event) -> None:
-        """Set `readable` when a read would not wait."""
+        reader = self._pipe.input
         try:
-            with suppress(
-                trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
-            ):
-                await self._pipe.input.read()
-        finally:
-            readable.set()
+            reader.look()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return True
+        return reader.at_eof or reader.buffered != b""
 
 
 StreamT = TypeVar("StreamT", bound=PipeNetworkStream)
@@ -154,12 +137,10 @@ class PipeNetworkBackend(Generic[StreamT]):
         self,
         stream_type: type[StreamT],
         connect: Connect,
-        context: TransportContext,
         start_tls: StartTls | None,
     ) -> None:
         self._stream_type = stream_type
         self._connect = connect
-        self._context = context
         self._start_tls = start_tls
 
     async def connect_tcp(
@@ -174,7 +155,7 @@ class PipeNetworkBackend(Generic[StreamT]):
         errors = self._stream_type.errors
         with _within(timeout, errors.ConnectTimeout, errors.ConnectError):
             connection = await self._connect()
-        return self._stream_type(connection, connection.transport, self._context, self._start_tls)
+        return self._stream_type(connection, connection.transport, self._start_tls)
 
     async def connect_unix_socket(
         self,

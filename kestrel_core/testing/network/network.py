@@ -105,10 +105,13 @@ class Network:
 
     def report(self) -> str:
         """Tell how to replay, what each connection got, and what happened: lines of text."""
-        wires = [
-            f"connection {number} has {self.wire_of(number)!r}"
-            for number in range(1, self.connections_begun + 1)
-        ]
+        multiplexed = {event.connection for event in self.events if event.stream is not None}
+        wires: list[str] = []
+        for number in range(1, self.connections_begun + 1):
+            wire = self.wire_of(number)
+            if number not in multiplexed:  # and so has no use for those
+                wire = attrs.evolve(wire, streams=())
+            wires.append(f"connection {number} has {wire!r}")
         return "\n".join([f"replay with {self!r}", *wires, *map(str, self.events)])
 
     def __repr__(self) -> str:
