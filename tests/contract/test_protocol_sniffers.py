@@ -35,6 +35,16 @@ PROXY_2 = [b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x
 SSH = [b"SSH-2.0-OpenSSH_9.6\r\n", b"SSH-1.99-x\r\n"]
 TLS = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)]
 
+# What begins like a request of HTTP, and is of git, RTSP, SIP, memcached, Redis and SMTP.
+ALMOST_HTTP1 = [
+    b"0032git-upload-pack /project.git\0host=example.com\0",
+    b"OPTIONS rtsp://example.com/ RTSP/1.0\r\nCSeq: 1\r\n",
+    b"INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP example.com\r\n",
+    b"set key 0 0 5\r\nvalue\r\n",
+    b"SET key value\r\n",
+    b"EHLO example.com\r\n",
+]
+
 
 async def nobody(exchange: HttpExchange) -> None:
     """Is never called."""
@@ -65,7 +75,9 @@ async def serve(connection: Connection) -> None:
 def test_what_we_recognize_keeps_every_promise(
     protocol: Protocol | SniffedLayer, samples: list[bytes]
 ) -> None:
-    check_protocol_sniffer(protocol, samples=samples, others=[b"<stream>", bytes(20)])
+    check_protocol_sniffer(
+        protocol, samples=samples, others=[b"<stream>", bytes(20), *ALMOST_HTTP1]
+    )
 
 
 def test_tls_keeps_every_promise() -> None:

@@ -178,6 +178,22 @@ async def test_a_real_protocol_notices_nothing(
     assert log.ends == [EndReason.PEER_CLOSED]
 
 
+@pytest.mark.parametrize("http_is_first", [True, False])
+async def test_what_begins_like_a_request_may_come_after_http(
+    http_is_first: bool, byte_by_byte: bool, log: ServerLog, autojump_clock: MockClock
+) -> None:
+    entries = [Http1(hello), Speaks("git", b"0032git-"), Speaks("sip", b"INVITE sip:")]
+    if not http_is_first:
+        entries.reverse()
+    async with serving(Detect(entries), log, byte_by_byte=byte_by_byte) as talk:
+        git = b"0032git-upload-pack /project.git\0host=a\0"
+        assert await talk.ask(git) == b"git: 0032gi"
+        assert await talk.ask(b"INVITE sip:bob@a SIP/2.0\r\n") == b"sip: INVITE"
+        for request in (GET, GET.replace(b"GET", b"0032")):
+            answer = await talk.ask(request, end=True)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_who_said_no_is_not_asked_again(log: ServerLog, autojump_clock: MockClock) -> None:
     one, other = Speaks("one", b"one"), Speaks("other", b"other!")
     async with serving(Detect([one, other]), log, byte_by_byte=True) as talk:

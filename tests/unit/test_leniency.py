@@ -315,11 +315,12 @@ def test_what_is_no_leniency(lenient: list[Leniency]) -> None:
 @pytest.mark.parametrize(
     ("leniency", "beginning", "strict", "lenient"),
     [
-        (BARE, b"\nGET /", Sniff.NO, Sniff.YES),
-        (BARE, b"\n\r\n\nGET /", Sniff.NO, Sniff.YES),
+        (BARE, b"\nGET / HTTP/1", Sniff.NO, Sniff.YES),
+        (BARE, b"\n\r\n\nGET / HTTP/1", Sniff.NO, Sniff.YES),
         (BARE, b"\n", Sniff.NO, Sniff.MORE),
         (BARE, b"GET\n", Sniff.NO, Sniff.NO),
-        (SPACES, b"GET  /", Sniff.NO, Sniff.YES),
+        (SPACES, b"GET  / HTTP/1", Sniff.NO, Sniff.YES),
+        (SPACES, b"GET h  HTTP/1", Sniff.NO, Sniff.YES),
         (SPACES, b"GET  ", Sniff.NO, Sniff.MORE),
         (SPACES, b"GET ", Sniff.MORE, Sniff.MORE),
         (SPACES, b"GET \t", Sniff.NO, Sniff.NO),

@@ -52,9 +52,10 @@ SNIFFERS: dict[str, Sniffer] = {
         (HTTP1, {"http/1.1"}),
         (SSH, {"ssh", "ssh forwarder"}),
         (PROXY_2, {"proxy_protocol"}),
-        # Whose lines look like requests: they stand before HTTP in a list, therefore.
+        # Whose lines look like requests, up to a version that is none.
         (PROXY_1, {"proxy_protocol"}),
         (b"SSH-2.0-OpenSSH_9.6 Debian\r\n", {"ssh", "ssh forwarder"}),
+        (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", set[str]()),
         (b"\x00", set[str]()),
         (b"\xff" * 100, set[str]()),
     ],

@@ -230,7 +230,7 @@ class Http1Connection:
             else:
                 wire.pace = None
             in_a_row += 1
-            if in_a_row == most_in_a_row:
+            if in_a_row == most_in_a_row and wire.keep_alive:
                 in_a_row = 0
                 await wire.flush()
                 await trio.lowlevel.checkpoint()

@@ -26,8 +26,8 @@ _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}"
 # "OPTIONS rtsp://", "SSH-2.0-x y" or the PROXY protocol's line, shows by its version that it is none.
 _USUAL = (b"GET /", b"POST /", b"HEAD /", b"PUT /", b"DELETE /", b"PATCH /", b"OPTIONS /")
 
-# Not more of it, so that HTTP/2's preface, which looks like a request on purpose, is none (RFC 9113,
-# 3.4): "PRI * HTTP/2.0".
+# How the version begins that ends a request line. HTTP/2's preface, "PRI * HTTP/2.0", looks like
+# such a line on purpose (RFC 9113, 3.4), and is none here.
 _VERSION = b"HTTP/1"
 
 # How far that is looked for: as long as a request line may be by default (Kestrel: 8 KiB).
@@ -93,7 +93,7 @@ class Http1(Protocol):
         match = self._up_to_version.match(line)
         assert match is not None  # none of its parts has to be there
         rest = line[match.end() :]
-        if match["all"] is not None:
+        if match["end"] is not None:
             if rest.startswith(_VERSION):
                 return _YES
             if not _VERSION.startswith(rest):
@@ -119,12 +119,13 @@ class Http1(Protocol):
 
 
 def _up_to_version(lenient: Collection[Leniency]) -> re.Pattern[bytes]:
-    """Return what matches as much as is there of "method SP target SP", after blank lines; the
-    group "all" if all is.
+    """Return what matches all there is of "method SP target SP"; the last of it is the group "end".
+
+    Before it may be blank lines.
     """
     line_end = rb"\r?\n" if Leniency.BARE_LINE_FEED in lenient else rb"\r\n"
     space = rb" ++" if Leniency.SPACES_IN_REQUEST_LINE in lenient else rb" "
     lines = rb"(?:%b){0,%d}" % (line_end, MOST_BLANK_LINES)
     return re.compile(
-        rb"%b(?:\r|%b(?:%b(?:[!-~]++(?P<all>%b)?)?)?)?" % (lines, _METHOD, space, space)
+        rb"%b(?:\r|%b(?:%b(?:[!-~]++(?P<end>%b)?)?)?)?" % (lines, _METHOD, space, space)
     )
