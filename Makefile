@@ -97,10 +97,11 @@ test-3.%: .venv-3.%/.installed-test
 	.venv-3.$*/bin/python -m pytest -m "not same_everywhere"
 
 .PHONY: package
-package: $(installed)package  ## build sdist and wheel, and use the wheel as a stranger would
+package: $(installed)package  ## build sdist and wheel, and use the wheel as strangers would
 	rm -rf $(wheel_directory)
 	$(bin)/python -m build --outdir $(wheel_directory)
 	$(bin)/python .ci/smoke_test.py $(wheel_directory)/*.whl
+	$(bin)/python .ci/example_package.py $(wheel_directory)/*.whl
 
 .PHONY: docs
 docs: $(installed)docs  ## build the documentation into .site
