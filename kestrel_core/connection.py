@@ -205,6 +205,17 @@ class Connection:
         finally:
             self.closed.set()
 
+    def close_nowait(self) -> bool:
+        """Do what `aclose()` does, if that takes no waiting; tell whether the connection is closed.
+
+        A subclass with an `aclose` of its own is never closed so.
+        """
+        if type(self).aclose is not Connection.aclose or not self._base.close_nowait():
+            return False
+        self.deadline.close()
+        self.closed.set()
+        return True
+
     async def wait_closed(self) -> None:
         """Wait until the transport is gone."""
         await self.closed.wait()
@@ -267,8 +278,5 @@ async def close_within(connection: Connection, seconds: float) -> None:
 
     Runs to its end under cancellation too: it is shielded, and the deadline bounds it.
     """
-    if type(connection).aclose is Connection.aclose and connection._base.close_nowait():
-        connection.deadline.close()
-        connection.closed.set()
-    else:
+    if not connection.close_nowait():
         await run_within(seconds, connection.aclose(), shield=True)

@@ -1,6 +1,6 @@
 """A real server for the length of a block, over the in-memory transport unless told otherwise."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -275,12 +275,17 @@ def _scheduler(network: "Network | None") -> AbstractContextManager[None]:
 
 def _only_one(group: ExceptionGroup[Exception]) -> Exception:
     """Return the exception in `group`, if there is only one, and else the group."""
-    error: Exception = group
-    while isinstance(error, ExceptionGroup):
-        if len(error.exceptions) != 1:
-            return group
-        (error,) = error.exceptions
-    return error
+    leaves = list(_leaves(group))
+    return leaves[0] if len(leaves) == 1 else group
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    match error:
+        case ExceptionGroup(exceptions=parts):
+            for part in parts:
+                yield from _leaves(part)
+        case _:
+            yield error
 
 
 def _what_was_cut(opened: OpenServer, drain_seconds: float) -> str:

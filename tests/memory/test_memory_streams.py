@@ -164,7 +164,7 @@ class EchoBytes(EchoStreams):
 async def test_a_protocol_that_needs_bytes_is_refused() -> None:
     server = Server()
     server.listen(NAME, EchoBytes())
-    with pytest.raises(ConfigurationError, match="^echo reads the bytes of a connection, but"):
+    with pytest.raises(ConfigurationError, match=r"^echo reads the bytes of a connection, but"):
         await server.serve()
 
 

@@ -52,6 +52,8 @@ class SimulatedMultiplexedConnection(MultiplexedConnection):
         "_wire",
     )
 
+    features: Features
+
     def __init__(
         self,
         inner: MultiplexedConnection,
