@@ -170,8 +170,9 @@ async def serve(
     `Server.listen` takes. `root_path` is as in ASGI.
 
     `tls` has the server speak TLS with a certificate from `authority`, or from one of its own, which
-    may certify clients, too; options of the middleware "tls" may stand there instead of True. A
-    middleware of your own that speaks TLS needs `authority` for its clients to trust.
+    may certify clients, too; options of the middleware "tls" may stand there instead of True. Over a
+    `network` there are no session tickets, unless the options say so. A middleware of your own that
+    speaks TLS needs `authority` for its clients to trust.
 
     `network` is what bytes go over between clients and server. Its seed decides trio's scheduling
     order, too, while the block runs, so that with an equal network everything happens again.
@@ -201,7 +202,7 @@ async def serve(
 
         authority = Authority()
     if tls and authority is not None:
-        middleware = _with_tls(registry, authority, tls, middleware)
+        middleware = _with_tls(registry, authority, tls, middleware, network)
     async with open_server(
         [cast(Protocol, http), *beside] if beside else http,
         middleware=middleware,
@@ -251,10 +252,15 @@ def _with_tls(
     authority: "Authority",
     options: bool | Mapping[str, object],
     middleware: Sequence[Middleware],
+    network: "Network | None",
 ) -> Sequence[Middleware]:
     """Return `middleware` with TLS where the command line has it: inside of admissions and PROXY."""
     identity = authority.issue(*_CERTIFIED_NAMES)
     values: dict[str, object] = {"certificate": identity.certificate_chain, "key": identity.key}
+    if network is not None:
+        # OpenSSL writes a number of varying length into tickets, so that they may take more or less
+        # room on the network from one time to the next.
+        values["session_tickets"] = 0
     if not isinstance(options, bool):
         if "client_certificates" in options:
             values["client_authorities"] = authority.pem

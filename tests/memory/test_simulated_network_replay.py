@@ -22,6 +22,7 @@ from kestrel_core.testing.network import (
 from kestrel_core.transport import open_transport_context
 from kestrel_transports.memory import MemoryTransport
 from tests.simulated_scenario import story
+from tests.simulated_tls_scenario import tls_story
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,24 +34,39 @@ def first_difference(one: list[str], other: list[str]) -> tuple[str, str] | None
     return next((pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]), None)
 
 
+def told_elsewhere(module: str, seed: str, *, hash_seed: str) -> list[str]:
+    """Return the story that this program tells in a process of its own."""
+    process = subprocess.run(
+        [sys.executable, "-m", module, seed],
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": hash_seed},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return process.stdout.splitlines()
+
+
 def test_the_same_seed_gives_the_same_story_here_and_elsewhere() -> None:
     here = story(1)
     assert len(here) > 500
     assert first_difference(here, story(1)) is None
     for hash_seed in ("1", "2"):
-        elsewhere = subprocess.run(
-            [sys.executable, "-m", "tests.simulated_scenario", "1"],
-            cwd=ROOT,
-            env={"PYTHONHASHSEED": hash_seed},
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-        )
-        assert first_difference(here, elsewhere.stdout.splitlines()) is None
+        elsewhere = told_elsewhere("tests.simulated_scenario", "1", hash_seed=hash_seed)
+        assert first_difference(here, elsewhere) is None
 
 
 def test_another_seed_gives_another_story() -> None:
     assert first_difference(story(1), story(2)) is not None
+
+
+def test_the_same_seed_gives_the_same_story_with_tls_here_and_elsewhere() -> None:
+    here = tls_story("38")
+    assert len(here) > 30
+    assert first_difference(here, tls_story("38")) is None
+    elsewhere = told_elsewhere("tests.simulated_tls_scenario", "38", hash_seed="1")
+    assert first_difference(here, elsewhere) is None
+    assert first_difference(here, tls_story("29")) is not None
 
 
 def race() -> list[int]:

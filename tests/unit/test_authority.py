@@ -1,10 +1,13 @@
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
 from kestrel_core.connection import Connection
@@ -51,19 +54,31 @@ def test_a_server_has_names_of_every_kind() -> None:
     (certificate,) = certificates(Authority().issue(*names))
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(name.value) for name in found] == list(names)
-    key = certificate.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    assert key.curve.name == "secp256r1"
+    assert isinstance(certificate.public_key(), Ed25519PublicKey)
+
+
+def test_a_name_may_be_of_any_script() -> None:
+    (certificate,) = certificates(Authority().issue("*.bücher.example"))
+    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert found.get_values_for_type(x509.DNSName) == ["*.xn--bcher-kva.example"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a..b", "192.0.2.0/24", "*", "a@", "x" * 64])
+def test_a_name_that_is_none(name: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Authority().issue(name)
 
 
 def test_a_client_may_have_a_common_name_alone() -> None:
     (certificate,) = certificates(Authority().issue(common_name="Ada"))
     (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     assert name.value == "Ada"
+    with pytest.raises(x509.ExtensionNotFound):  # which may not be empty
+        certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
 
 
 def test_nobody_is_nobody() -> None:
-    with pytest.raises(ValueError, match="at least one identity"):
+    with pytest.raises(ValueError, match="needs a name or a common_name"):
         Authority().issue()
 
 
@@ -90,6 +105,62 @@ def test_each_identity_and_each_authority_is_another() -> None:
     assert authority.issue("a").key != authority.issue("a").key
     assert authority.pem != Authority().pem
     assert authority.pem == authority.pem
+
+
+def test_equal_names_make_certificates_of_equal_length() -> None:
+    def issued_bytes() -> list[int]:
+        root = Authority()
+        identity = Authority(root).issue("host.example", "::1", common_name="Ada")
+        return [len(root.pem), len(identity.certificate_chain), len(identity.key)]
+
+    assert len({tuple(issued_bytes()) for _ in range(200)}) == 1
+
+
+def test_an_authority_may_sign_certificates_and_nobody_else() -> None:
+    root = Authority()
+    (above,) = x509.load_pem_x509_certificates(root.pem)
+    issued, below = certificates(Authority(root).issue("host.example"))
+    for certificate, of_authority in ((above, True), (below, True), (issued, False)):
+        find = certificate.extensions.get_extension_for_class
+        assert find(x509.BasicConstraints).value.ca is of_authority
+        assert find(x509.KeyUsage).value.key_cert_sign is of_authority
+        assert find(x509.KeyUsage).value.digital_signature is not of_authority
+    issued.verify_directly_issued_by(below)
+    below.verify_directly_issued_by(above)
+    above.verify_directly_issued_by(above)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_openssl_finds_no_fault_with_either_side(version: ssl.TLSVersion, tmp_path: Path) -> None:
+    root = Authority()
+    file = tmp_path / "identity.pem"
+
+    def context(purpose: ssl.Purpose, identity: Identity) -> ssl.SSLContext:
+        file.write_bytes(identity.certificate_chain + identity.key)
+        made = ssl.create_default_context(purpose, cadata=root.pem.decode())
+        made.load_cert_chain(file)
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
+        made.minimum_version = made.maximum_version = version
+        return made
+
+    authority = Authority(root)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context(ssl.Purpose.SERVER_AUTH, authority.issue(common_name="Ada")).wrap_bio(
+        to_client, to_server, server_hostname="www.host.example"
+    )
+    server = context(ssl.Purpose.CLIENT_AUTH, authority.issue("*.host.example")).wrap_bio(
+        to_server, to_client, server_side=True
+    )
+    for side in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    server.do_handshake()
+    client.do_handshake()
+    peer = server.getpeercert()
+    assert peer is not None
+    assert (("commonName", "Ada"),) in cast(tuple[object, ...], peer["subject"])
+    assert client.version() == server.version()
 
 
 async def test_a_client_sees_whom_its_authority_vouches_for() -> None:

@@ -50,6 +50,7 @@ def test_plugins_lists_the_built_in_ones(capsys: pytest.CaptureFixture[str]) -> 
     assert heading.split() == ["KIND", "NAME", "TARGET", "DISTRIBUTION", "VERSION"]
     for kind, name in [
         ("transport", "memory"),
+        ("transport", "memory-streams"),
         ("transport", "tcp"),
         ("transport", "unix"),
         ("middleware", "tls"),
