@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from trio.testing import MockClock
 
-from kestrel_core.testing.pytest_plugin import Serve
+from kestrel_core.testing import Serve
 
 
 async def ponder(request: Request) -> PlainTextResponse:

@@ -15,10 +15,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from trio.testing import MockClock
 
-from kestrel_core.testing import serve
+from kestrel_core.testing import Serve, serve
 from kestrel_core.testing.network import Direction, Network, Wire, run_simulation
 from kestrel_core.testing.network.strategies import networks
-from kestrel_core.testing.pytest_plugin import Serve
 
 notes: dict[str, bytes] = {}
 

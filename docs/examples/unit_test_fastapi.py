@@ -15,8 +15,8 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from trio.testing import MockClock
 
+from kestrel_core.testing import Serve
 from kestrel_core.testing.authority import Authority
-from kestrel_core.testing.pytest_plugin import Serve
 
 # The application -----------------------------------------------------------------------------
 

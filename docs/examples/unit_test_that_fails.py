@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from trio.testing import MockClock
 
-from kestrel_core.testing.pytest_plugin import Serve
+from kestrel_core.testing import Serve
 
 
 async def report(request: Request) -> StreamingResponse:

@@ -27,5 +27,6 @@ from kestrel_core.testing.observation import Metrics as Metrics
 from kestrel_core.testing.open_server import OpenServer as OpenServer
 from kestrel_core.testing.serving import ApplicationFailed as ApplicationFailed
 from kestrel_core.testing.serving import LeftOpen as LeftOpen
+from kestrel_core.testing.serving import Serve as Serve
 from kestrel_core.testing.serving import open_server as open_server
 from kestrel_core.testing.serving import serve as serve

@@ -9,7 +9,7 @@ from contextlib import (
     nullcontext,
 )
 from itertools import count
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import trio
 
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from kestrel_core.testing.authority import Authority
     from kestrel_core.testing.network import Network
 
-__all__ = ["ApplicationFailed", "LeftOpen", "open_server", "serve"]
+__all__ = ["ApplicationFailed", "LeftOpen", "Serve", "open_server", "serve"]
+
+Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[OpenServer]]
+"""The type of pytest's fixture `kestrel_serve`, which takes what `serve` takes."""
 
 # Names for the endpoints that were given none; no two in one process are the same.
 _numbers = count(1)

@@ -8,8 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from kestrel_core.testing import serve
-from kestrel_core.testing.pytest_plugin import Serve
+from kestrel_core.testing import Serve, serve
 
 pytest_plugins = ["pytester"]
 
@@ -335,12 +334,12 @@ def test_a_seed_that_is_no_number_is_refused(
 
 def test_it_imports_nothing_before_it_is_used() -> None:
     program = """
-        import sys, pytest, kestrel_core.testing
+        import collections, contextlib, os, pytest, sys, traceback, typing, zlib
         before = set(sys.modules)
-        import kestrel_core.testing.pytest_plugin
+        import kestrel_pytest
         print(*sorted(set(sys.modules) - before))
     """
     ran = subprocess.run(
         [sys.executable, "-c", dedent(program)], capture_output=True, text=True, check=True
     )
-    assert ran.stdout.split() == ["kestrel_core.testing.pytest_plugin"]
+    assert ran.stdout.split() == ["kestrel_pytest"]

@@ -1,7 +1,8 @@
 """Fixtures for pytest: a server that tells, when a test fails, what went over the wire and when.
 
-pytest finds them by itself. Until a test asks for one nothing is done, and nothing is imported beyond
-the packages that this module is in. They are synchronous, so that they serve tests that pytest-trio
+pytest finds them by itself, and imports this module at each start, with whatever package it would be
+in; therefore it is in none. Until a test asks for a fixture nothing is done, and nothing of the
+framework is imported. They are synchronous, so that they serve tests that pytest-trio
 runs as well as those that anyio's plug-in runs on trio.
 """
 
@@ -9,22 +10,19 @@ import os
 import traceback
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import asynccontextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from kestrel_core.testing.open_server import OpenServer
+    from kestrel_core.testing import OpenServer, Serve
 
-__all__ = ["Serve", "kestrel_clock", "kestrel_seed", "kestrel_serve"]
-
-Serve: TypeAlias = "Callable[..., AbstractAsyncContextManager[OpenServer]]"
-"""The type of `kestrel_serve`; the arguments are those of `kestrel_core.testing.serve`."""
+__all__ = ["kestrel_clock", "kestrel_seed", "kestrel_serve"]
 
 _SEED_VARIABLE = "KESTREL_SEED"
 
@@ -50,7 +48,7 @@ def _given(item: pytest.Item) -> _Given:
 
 
 @pytest.fixture
-def kestrel_serve(request: pytest.FixtureRequest) -> Serve:
+def kestrel_serve(request: pytest.FixtureRequest) -> "Serve":
     """`kestrel_core.testing.serve`, whose servers tell what happened when the test fails.
 
     The report has a section for each of them, of many the last ones, instead of a note at the
