@@ -29,8 +29,6 @@ def _opening(name: str, pattern: bytes, *examples: bytes) -> KnownOpening:
 _CLIENT_HELLO = bytes.fromhex("0303 %s 00 0002 1301 0100 0007 002b 0003 02 0304" % ("5a" * 32))
 _HANDSHAKE = b"\x01" + len(_CLIENT_HELLO).to_bytes(3, "big") + _CLIENT_HELLO
 
-# Protocols whose first line looks like that of an HTTP request, such as RTSP, SIP and memcached,
-# are not among them: nothing tells them from HTTP with a method of its own before the line ends.
 KNOWN_OPENINGS = (
     _opening(
         "HTTP/1.1",
@@ -66,6 +64,24 @@ KNOWN_OPENINGS = (
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\7\xc0\0\2\1\x12\x67\1\xbb",
         b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
     ),
+    # These begin as a request of HTTP with a method of its own might, and differ only at its version.
+    _opening(
+        "RTSP",
+        rb"[A-Z_]+ \S+ RTSP/",
+        b"OPTIONS rtsp://example.com/ RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+    ),
+    _opening(
+        "SIP",
+        rb"[A-Z]+ \S+ SIP/",
+        b"INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TCP example.com\r\n",
+    ),
+    _opening("memcached", rb"(?:set|add|get) [^/\s]+ ?\d*", b"set key 0 0 5\r\nvalue\r\n"),
+    _opening(
+        "git",
+        rb"[0-9a-f]{4}git-",
+        b"0032git-upload-pack /project.git\0host=example.com\0",
+    ),
+    _opening("SMTP", rb"(?:EHLO|HELO) \S+\r\n", b"EHLO example.com\r\n"),
     _opening("Redis", rb"\*\d+\r\n\$", b"*1\r\n$4\r\nPING\r\n", b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n"),
     _opening(
         "PostgreSQL",
