@@ -120,6 +120,13 @@ fuzz: $(installed)test $(installed)fuzz  ## look for input that breaks the serve
 	    $(bin)/python -m tests.fuzz.run $$target $(FUZZ_SECONDS) || exit; \
 	done
 
+FIRST ?= 0
+SEEDS ?= 1000
+
+.PHONY: simulate
+simulate: $(installed)test  ## simulate clients and networks, SEEDS=1000 from FIRST=0 on; one is shown in full
+	@$(bin)/python -m tests.simulation.run --first $(FIRST) --seeds $(SEEDS)
+
 .PHONY: format
 format: $(installed)lint  ## rewrite the code in the house's format
 	$(bin)/ruff check --fix-only --select I

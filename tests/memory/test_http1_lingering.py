@@ -163,3 +163,15 @@ async def test_over_a_pipe_that_ends_both_ways_only(
         assert autojump_clock.current_time() == pytest.approx(2, abs=0.02)
         await site.all_ended()
     assert log.ends == [EndReason.INVALID_REQUEST_LINE]
+
+
+async def test_a_client_that_leaves_then_is_no_reset(serving: Serving, log: ServerLog) -> None:
+    """Though it was the turn of other connections just then, before which answers are flushed."""
+    async with serving(limits=Limits(max_pipelined_requests=1)) as site:
+        client = await site.connect(byte_by_byte=False)
+        await client.send(post(b"x" * 100, b"connection: close"))
+        assert (await client.receive()).body == b"hello"
+        assert await client.receive_rest() == b""
+        await client.aclose()
+        await site.all_ended()
+    assert log.ends == [EndReason.COMPLETED]

@@ -1,0 +1,10 @@
+"""Seeds that have shown a bug, with what it was; a plain test shows the same in the usual place.
+
+A change of how plans are drawn makes other simulations of them; the plain tests remain.
+"""
+
+__all__ = ["FOUND"]
+
+FOUND: dict[int, str] = {
+    538: "a connection that had said its last, and was done, was flushed once more, and so called reset",
+}
