@@ -46,7 +46,8 @@ class DuplexPipe(ABC):
         """Flush, end both directions and release the layer below.
 
         Whatever happens, cancellation included, the pipe is closed afterwards; a flush that fails
-        because the peer is gone is not an error here. Pending reads and flushes of other tasks
+        because the peer is gone is not an error here. One that is cancelled has left bytes unsent,
+        so the peer sees a reset, if it can, and not an end. Pending reads and flushes of other tasks
         raise `trio.ClosedResourceError`, and so does every later use. A second call does nothing.
         """
 
@@ -282,6 +283,9 @@ class _StreamPipe(DuplexPipe):
                 await self._output.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass  # nobody is left to receive it
+        except BaseException:  # cancelled: the peer must not take what it has for all of it
+            self.abort()
+            raise
         finally:
             self._output.end(broken=False)
             self._input.end(broken=False)

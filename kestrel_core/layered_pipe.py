@@ -279,6 +279,9 @@ class LayeredPipe(DuplexPipe):
         self._closing = True
         try:
             await self.finish()
+        except BaseException:  # cancelled: the peer must not take what it has for all of it
+            self.inner.abort()
+            raise
         finally:
             self._writer.end(closed=True)
             self._reader.end()

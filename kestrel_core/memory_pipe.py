@@ -284,7 +284,10 @@ class MemoryDuplexPipe(DuplexPipe):
         return self._outgoing.reader_gone
 
     async def aclose(self) -> None:
-        """Flush and close; what was flushed still reaches the other end."""
+        """Flush and close; what was flushed still reaches the other end.
+
+        If it is cancelled while it has to wait for that, it aborts before it closes.
+        """
         if self._closing:
             return
         self._closing = True
@@ -293,6 +296,9 @@ class MemoryDuplexPipe(DuplexPipe):
                 await self.output.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass  # nobody is left to receive it
+        except BaseException:  # cancelled: the peer must not take what it has for all of it
+            self.abort()
+            raise
         finally:
             self._close()
 

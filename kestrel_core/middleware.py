@@ -9,6 +9,7 @@ import attrs
 
 from kestrel_core.bounded_wait import run_within
 from kestrel_core.connection import Connection
+from kestrel_core.end_reason import EndReason
 from kestrel_core.layered_pipe import LayeredPipe
 
 __all__ = [
@@ -87,7 +88,9 @@ async def serve_over(
     try:
         await following(connection)
         if not pipe.finish_nowait():
-            await run_within(connection.limits.linger_seconds, pipe.finish())
+            in_time = await run_within(connection.limits.linger_seconds, pipe.finish())
+            if not in_time:  # the peer must not take what it has for all of it
+                connection.abort(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
     finally:
         connection.transport = pipe.inner
 

@@ -175,3 +175,60 @@ async def test_a_client_that_leaves_then_is_no_reset(serving: Serving, log: Serv
         await client.aclose()
         await site.all_ended()
     assert log.ends == [EndReason.COMPLETED]
+
+
+@pytest.mark.parametrize("pipelines", [True, False])
+async def test_when_the_server_ends_what_the_client_pipelines(
+    pipelines: bool, serving: Serving, log: ServerLog, autojump_clock: MockClock
+) -> None:
+    """Requests may be on their way that the answer has to survive; else none is expected."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        last = [(b"connection", b"close")] if scope["path"] == "/last" else []
+        await answer(send, b"hello", headers=last)
+
+    last = request(first=b"GET /last HTTP/1.1")
+    async with serving(app) as site:
+        client = await site.connect(byte_by_byte=False)
+        if pipelines:
+            await client.send(GET + last)
+            assert (await client.receive()).body == b"hello"
+        else:
+            assert (await client.ask(GET)).body == b"hello"
+            await client.send(last)
+        assert (await client.receive()).body == b"hello"
+        assert await client.receive_rest() == b""
+        if pipelines:
+            await client.send(GET * 10)
+            await trio.sleep(1)
+            assert len(site.server.connections) == 1
+            await client.aclose()
+        await site.all_ended()
+        assert autojump_clock.current_time() < 1.1
+    log.ends.clear()
+
+
+async def test_it_lingers_once(serving: Serving, log: ServerLog, autojump_clock: MockClock) -> None:
+    """Behind a body that nobody read, and not again behind the connection's last request."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        last = [(b"connection", b"close")] if scope["method"] == "POST" else []
+        await answer(send, b"hello", headers=last)
+
+    async with serving(app) as site:
+        client = await site.connect(byte_by_byte=False)
+        await client.send(GET + post(b"x" * 10)[:-5])
+        for _ in range(2):
+            assert (await client.receive()).body == b"hello"
+        async with trio.open_nursery() as nursery:
+
+            async def trickle() -> None:
+                while True:
+                    await trio.sleep(0.3)
+                    await client.send(b"x")
+
+            nursery.start_soon(trickle)
+            await site.all_ended()
+            nursery.cancel_scope.cancel()
+        assert autojump_clock.current_time() == pytest.approx(2, abs=0.02)
+    log.ends.clear()

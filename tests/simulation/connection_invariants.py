@@ -313,10 +313,11 @@ def _waits_without_limit(case: Case) -> bool:
 def _was_refused(case: Case, told: Told) -> bool:
     """Tell whether the body of a request before turned out wrong, maybe behind its answer.
 
-    Or this one was wrong, but the client did not take the answer in the time that there is for it.
+    Or this one was wrong, and the client, which did not take the answer in time, was reset.
     """
     reasons = {rejection.end_reason for rejection in Rejection}
-    return case.reason in reasons and (told is not case.client.told[0] or case.is_sluggish)
+    was_cut = case.is_sluggish and case.client.end is End.RESET
+    return case.reason in reasons and (told is not case.client.told[0] or was_cut)
 
 
 def _is_refused_behind_its_start(case: Case) -> bool:

@@ -54,6 +54,16 @@ async def test_closing_ends_what_waits(wire: Wire) -> None:
     assert wire.connection.closed
 
 
+@only_tcp
+async def test_a_cancelled_close_does_not_look_like_an_end(wire: Wire) -> None:
+    wire.output.write(bytes(PLENTY))
+    with trio.move_on_after(0.05) as scope:
+        await wire.connection.aclose()
+    assert scope.cancelled_caught
+    with pytest.raises(ConnectionResetError):
+        take(wire.peer, PLENTY)
+
+
 async def test_aborting_breaks_what_waits(wire: Wire) -> None:
     async with trio.open_nursery() as nursery:
         wire.output.write(bytes(PLENTY))

@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
+from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
 
 from kestrel_core.memory_pipe import MemoryDuplexPipe, Pipe, duplex_pipe_pair
 
@@ -206,3 +206,15 @@ def test_a_subclass_that_closes_otherwise_is_not_gone_past() -> None:
     assert MemoryDuplexPipe(Pipe(), Pipe()).close_nowait()
     assert not Careful(Pipe(), Pipe()).close_nowait()
     assert not MoreCareful(Pipe(), Pipe()).close_nowait()
+
+
+async def test_a_cancelled_close_does_not_look_like_an_end(autojump_clock: MockClock) -> None:
+    near, far = duplex_pipe_pair(10)
+    near.output.write(b"x" * 100)
+    with trio.move_on_after(1) as scope:
+        await near.aclose()
+    assert scope.cancelled_caught
+    with pytest.raises(trio.BrokenResourceError):
+        await far.input.read_exactly(100)
+    with pytest.raises(trio.ClosedResourceError):
+        await near.input.read()

@@ -325,3 +325,17 @@ async def test_a_stream_that_closes_within_a_scope_can_be_closed_in_a_limited_ti
         await close_within(connection, 0.01)
         assert connection.closed
     assert stream.closed_forcefully
+
+
+async def test_a_cancelled_close_resets_what_the_stream_stands_on() -> None:
+    resets: list[str] = []
+    ours, _ = memory_stream_pair()
+    ours.send_stream.send_all_hook = trio.sleep_forever
+    pipe = DuplexPipe.from_stream(ours, reset=lambda: resets.append("reset"))
+    pipe.output.write(b"x")
+    with trio.move_on_after(0.01) as scope:
+        await pipe.aclose()
+    assert scope.cancelled_caught
+    assert resets == ["reset"]
+    with pytest.raises(trio.ClosedResourceError):
+        await pipe.input.read()

@@ -146,6 +146,9 @@ class SocketPipe(DuplexPipe, Pollable, FeatureSource):
                 await self._output.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass  # nobody is left to receive it
+        except BaseException:  # cancelled: the peer must not take what it has for all of it
+            self.abort()
+            raise
         finally:
             self._end(_CLOSED)
 

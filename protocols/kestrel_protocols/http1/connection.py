@@ -138,6 +138,7 @@ class Http1Connection:
         is_watched = retires or tolerance is not None
         most_in_a_row = limits.max_pipelined_requests
         in_a_row = 0
+        pipelines = asked_to_close = False
         while wire.keep_alive:
             end = wire.data.find(b"\r\n\r\n", wire.position)
             if tolerance is not None:
@@ -160,6 +161,8 @@ class Http1Connection:
                     in_a_row = 0
                     # Nearly always the next request is still to come, and comes in one piece.
                     data = await reader.read()
+                else:
+                    pipelines = True
                 wire.data = data
                 wire.arrived_at = deadline.now()
                 end = data.find(b"\r\n\r\n")
@@ -200,6 +203,7 @@ class Http1Connection:
                 body = self._body(line, block, len(block_bytes) + 2)
             if block.close or not (line.http11 or block.keep_alive):
                 wire.keep_alive = False
+                asked_to_close = True
             if is_watched:
                 self._note_request()
             exchange = Http1Exchange(wire, line, block, body)
@@ -229,6 +233,7 @@ class Http1Connection:
                 del data, line_bytes, line, block_bytes, block, body, exchange, rest
             else:
                 wire.pace = None
+                pipelines = True
             in_a_row += 1
             if in_a_row == most_in_a_row and wire.keep_alive:
                 in_a_row = 0
@@ -243,7 +248,8 @@ class Http1Connection:
         if self._connection.close_requested.is_set:
             self._connection.record_end(EndReason.SHUTDOWN)
         wire.consume()
-        if reader.buffered:
+        # More may be on its way from a client that does not wait for answers, unless it said not.
+        if reader.buffered or (pipelines and not asked_to_close):
             await linger(wire)
 
     async def _run_in_time(self, exchange: Http1Exchange) -> None:

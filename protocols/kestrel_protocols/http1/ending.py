@@ -89,8 +89,11 @@ def write_rejection(wire: Wire, rejection: Rejection) -> None:
 async def linger(wire: Wire) -> None:
     """End the output, then drop input until the client ends too, or for a bounded time.
 
-    A client that by then has not even read what there was to send is cut off.
+    A client that by then has not even read what there was to send is cut off. A second call does
+    nothing.
     """
+    if wire.phase is Phase.LINGERED:
+        return
     connection, reader = wire.connection, wire.reader
     wire.consume()
     wire.keep_alive = False
@@ -101,3 +104,4 @@ async def linger(wire: Wire) -> None:
     wire.phase = Phase.DRAIN
     while not reader.at_eof and wire.phase is Phase.DRAIN:
         await reader.receive()
+    wire.phase = Phase.LINGERED

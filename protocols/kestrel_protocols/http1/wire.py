@@ -37,6 +37,7 @@ class Phase(Enum):
     IDLE_EXPIRED = auto()
     HEAD_EXPIRED = auto()
     DRAIN_EXPIRED = auto()
+    LINGERED = auto()
 
 
 # The phases in which the deadline ends a wait, and those that say that it did.
@@ -44,6 +45,7 @@ _EXPIRED = {
     Phase.IDLE: Phase.IDLE_EXPIRED,
     Phase.HEAD: Phase.HEAD_EXPIRED,
     Phase.DRAIN: Phase.DRAIN_EXPIRED,
+    Phase.LINGERED: Phase.LINGERED,
 }
 
 
