@@ -1,13 +1,15 @@
-"""For tests: contract suites that plug-ins of any origin can run, and servers without sockets.
+"""For tests: real servers without sockets, bad networks, and contract suites for plug-ins.
 
+* `serve` serves an application for the length of a block, over the in-memory transport, and
+  `open_server` any handler or protocols. The `OpenServer` that they yield makes clients, and tells
+  what has happened. Clients of HTTP and certificates need the extra `testing`.
+* `kestrel_core.testing.network` is what may be between clients and server.
 * `check_pipe`, `check_transport`, `check_multiplexed_transport`, `check_middleware` and
   `check_protocol_sniffer` hold an implementation to what the seams promise. They raise
   `AssertionError` with a sentence that says which promise was broken.
-* `check_no_leaks` finds tasks, threads, descriptors and connections that a block leaves behind.
-* `open_server` runs a real server for the length of a block, over the in-memory transport.
-* `kestrel_core.testing.clients.httpx_client` adds an HTTP client to that; it needs the extra `testing`, and
-  is not imported here for that reason.
-* `DiagnosticMemoryPool` finds blocks that are leaked, given back twice, or used after that.
+* `check_no_leaks` finds tasks, threads, descriptors and connections that a block leaves behind, and
+  `DiagnosticMemoryPool` blocks that are leaked, given back twice, or used after that.
+* For pytest there are the fixtures `kestrel_serve`, `kestrel_clock` and `kestrel_seed`.
 
 Nothing that is shipped imports this package. It knows no plug-in by module, only by name.
 """

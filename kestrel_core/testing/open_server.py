@@ -14,6 +14,7 @@ from kestrel_core.end_reason import EndReason
 from kestrel_core.endpoint import Endpoint
 from kestrel_core.server import Server
 from kestrel_core.testing.connector import Connector, TlsTrust
+from kestrel_core.testing.extra import needing_extra
 from kestrel_core.testing.observation import Metrics, Observation
 from kestrel_core.testing.transcript import Transcript
 from kestrel_core.transport import Transport, TransportContext
@@ -185,9 +186,12 @@ class OpenServer:
 
         Its URLs begin with `base_url`, or with that of the server; whatever host they name, this
         server gets the request. The other parameters are those of `connect`.
-        """
-        from kestrel_core.testing.clients.httpx_client import make_client
 
+        Raises:
+            MissingExtraError: the library is not installed.
+        """
+        with needing_extra("httpx_client"):
+            from kestrel_core.testing.clients.httpx_client import make_client
         connector = self.connector(
             address=address, network=network, server_name=server_name, identity=identity
         )
@@ -209,8 +213,8 @@ class OpenServer:
         identity: "Identity | None" = None,
     ) -> "httpx2.AsyncClient":
         """Return a client of httpx2; like `httpx_client` in all else."""
-        from kestrel_core.testing.clients.httpx2_client import make_client
-
+        with needing_extra("httpx2_client"):
+            from kestrel_core.testing.clients.httpx2_client import make_client
         connector = self.connector(
             address=address, network=network, server_name=server_name, identity=identity
         )

@@ -26,6 +26,7 @@ from kestrel_core.protocol import Protocol, SniffedLayer
 from kestrel_core.registry import PluginKind, Registry
 from kestrel_core.server import Server
 from kestrel_core.testing.diagnostic_memory_pool import DiagnosticMemoryPool
+from kestrel_core.testing.extra import needing_extra
 from kestrel_core.testing.observation import Observation
 from kestrel_core.testing.open_server import OpenServer, Site
 from kestrel_core.timers import Timers
@@ -195,14 +196,15 @@ async def serve(
         LifespanFailed: the application could not start, or not stop.
         BindError, EndpointError, PluginError, ConfigurationError: what is asked for cannot be
             served.
+        MissingExtraError: `tls` needs a library that is not installed.
     """
     registry = registry or Registry()
     observation = Observation()
     adapted = adapt(registry, app, Interface.of(interface), root_path=root_path, must_start=True)
     http = make_http(registry, adapted.application, on_exchange_end=observation.note_exchange)
     if tls and authority is None:
-        from kestrel_core.testing.authority import Authority
-
+        with needing_extra("a server's own certificate"):
+            from kestrel_core.testing.authority import Authority
         authority = Authority()
     if tls and authority is not None:
         middleware = _with_tls(registry, authority, tls, middleware, network)

@@ -1,6 +1,7 @@
 """`serve`: an application in a test, as the server would serve it."""
 
 import json
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -15,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kestrel_core.connection import Address, Connection
 from kestrel_core.end_reason import EndReason
-from kestrel_core.errors import BindError, ConfigurationError
+from kestrel_core.errors import BindError, ConfigurationError, MissingExtraError
 from kestrel_core.limits import Limits
 from kestrel_core.memory import Block
 from kestrel_core.middleware import ConnectionHandler
@@ -514,3 +515,28 @@ async def _ask(server: OpenServer, address: str) -> None:
     client = RawClient(await server.connect(address=address))
     assert (await client.ask(GET)).status == 200
     await client.connection.transport.aclose()
+
+
+# Without the libraries of the extra -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("library", "module", "what"),
+    [
+        ("httpx", "clients.httpx_client", "httpx_client"),
+        ("httpx2", "clients.httpx2_client", "httpx2_client"),
+        ("cryptography", "authority", "a server's own certificate"),
+    ],
+)
+async def test_a_missing_library_is_told(
+    library: str, module: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, f"kestrel_core.testing.{module}", raising=False)
+    for name in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match="install it with: pip install") as raised:  # noqa: PT012  # the block is what is tested
+        async with serve(app, tls=library == "cryptography") as server:
+            if library == "httpx2":
+                server.httpx2_client()
+            server.httpx_client()
+    assert str(raised.value).startswith(f"{what} needs the library '{library}")
