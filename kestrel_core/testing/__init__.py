@@ -26,6 +26,7 @@ from kestrel_core.testing.contracts.protocol_sniffer import (
 from kestrel_core.testing.contracts.transport import check_transport as check_transport
 from kestrel_core.testing.diagnostic_memory_pool import DiagnosticMemoryPool as DiagnosticMemoryPool
 from kestrel_core.testing.observation import Metrics as Metrics
+from kestrel_core.testing.open_server import ClientOptions as ClientOptions
 from kestrel_core.testing.open_server import OpenServer as OpenServer
 from kestrel_core.testing.serving import ApplicationFailed as ApplicationFailed
 from kestrel_core.testing.serving import LeftOpen as LeftOpen

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import attrs
 import trio
@@ -27,13 +27,30 @@ if TYPE_CHECKING:
     from kestrel_core.testing.clients.http1_client import Http1Client
     from kestrel_core.testing.network import Network
 
-__all__ = ["OpenServer", "Site"]
+__all__ = ["ClientOptions", "OpenServer", "Site"]
 
 _CLIENT_HOST = "127.0.0.1"
 _FIRST_CLIENT_PORT = 50000
 
 # As Starlette's TestClient calls the server.
 _SERVER_NAME = "testserver"
+
+
+class ClientOptions(TypedDict, total=False):
+    """How one client comes to an `OpenServer`."""
+
+    address: str | None
+    """The client's own, such as "203.0.113.7:4711"; over the in-memory transport alone."""
+    network: "Network | None"
+    """What is between it and the server; the one that this was opened with, unless given."""
+    server_name: str | None
+    """Whom to ask for, with TLS."""
+    identity: "Identity | None"
+    """What certificate to show, with TLS."""
+    alpn: Sequence[str]
+    """What protocols to offer, with TLS."""
+    options: Mapping[str, str]
+    """Of the endpoint, which come before those that were bound."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,72 +116,45 @@ class OpenServer:
         return self._observation.metrics()
 
     async def connect(
-        self,
-        *,
-        address: str | None = None,
-        network: "Network | None" = None,
-        tls: bool | None = None,
-        server_name: str | None = None,
-        identity: "Identity | None" = None,
-        alpn: Sequence[str] = (),
-        options: Mapping[str, str] = {},
+        self, *, tls: bool | None = None, **client: Unpack[ClientOptions]
     ) -> Connection:
         """Connect to the server; the end of the block aborts the connection, unless it is closed.
 
-        `address`, such as "203.0.113.7:4711", is the client's, over the in-memory transport alone;
-        `options` are further ones of the endpoint, and come before those that were bound. `network`
-        comes before the one that the server was opened with.
-
         With TLS, which is used if the server was opened with it unless `tls` says otherwise,
-        `server_name` is whom to ask for, `identity` what to show and `alpn` what to offer.
-        `connection.transport` is inside of it then; closing that says good-bye.
+        `connection.transport` is inside of it; closing that says good-bye.
 
         Raises:
             OSError: the server has ceased to listen, or the network refuses.
             ssl.SSLError, trio.BrokenResourceError: the handshake failed.
         """
-        connector = self.connector(
-            address=address,
-            network=network,
-            server_name=server_name,
-            identity=identity,
-            alpn=alpn,
-            options=options,
-        )
+        connector = self.connector(**client)
         connection = await connector.connect()
         self._connected.append(connection)
         if self._site.speaks_tls if tls is None else tls:
             connection.transport = await connector.start_tls(
-                connection.transport, server_name or _SERVER_NAME
+                connection.transport, client.get("server_name") or _SERVER_NAME
             )
         return connection
 
-    def connector(
-        self,
-        *,
-        address: str | None = None,
-        network: "Network | None" = None,
-        server_name: str | None = None,
-        identity: "Identity | None" = None,
-        alpn: Sequence[str] = (),
-        options: Mapping[str, str] = {},
-    ) -> Connector:
-        """Return what makes the connections of a client; the parameters are those of `connect`."""
+    def connector(self, **client: Unpack[ClientOptions]) -> Connector:
+        """Return what makes the connections of a client."""
+        identity = client.get("identity")
         tls: TlsTrust | None = None
         if self.authority is not None:
             tls = TlsTrust(
                 authorities=self.authority.pem,
                 certificate_chain=None if identity is None else identity.certificate_chain,
                 key=None if identity is None else identity.key,
-                server_name=server_name,
-                alpn=alpn,
+                server_name=client.get("server_name"),
+                alpn=client.get("alpn", ()),
             )
-        given = dict(options)
+        options = dict(client.get("options", {}))
+        address = client.get("address")
         if address is not None:
-            given["client"] = address
+            options["client"] = address
         return Connector(
-            self._transport(network or self._site.network),
-            lambda: self._endpoint_of_a_client(given),
+            self._transport(client.get("network") or self._site.network),
+            lambda: self._endpoint_of_a_client(options),
             self.context,
             registry=self.server.registry,
             tls=tls,
@@ -177,24 +167,19 @@ class OpenServer:
         *,
         base_url: str | None = None,
         timeout_seconds: float | None = 30.0,
-        address: str | None = None,
-        network: "Network | None" = None,
-        server_name: str | None = None,
-        identity: "Identity | None" = None,
+        **client: Unpack[ClientOptions],
     ) -> "httpx.AsyncClient":
         """Return a client of httpx; leave it before the block ends.
 
         Its URLs begin with `base_url`, or with that of the server; whatever host they name, this
-        server gets the request. The other parameters are those of `connect`.
+        server gets the request.
 
         Raises:
             MissingExtraError: the library is not installed.
         """
         with needing_extra("httpx_client"):
             from kestrel_core.testing.clients.httpx_client import make_client
-        connector = self.connector(
-            address=address, network=network, server_name=server_name, identity=identity
-        )
+        connector = self.connector(**client)
         return make_client(
             connector.connect,
             base_url=base_url or self.base_url,
@@ -207,17 +192,12 @@ class OpenServer:
         *,
         base_url: str | None = None,
         timeout_seconds: float | None = 30.0,
-        address: str | None = None,
-        network: "Network | None" = None,
-        server_name: str | None = None,
-        identity: "Identity | None" = None,
+        **client: Unpack[ClientOptions],
     ) -> "httpx2.AsyncClient":
         """Return a client of httpx2; like `httpx_client` in all else."""
         with needing_extra("httpx2_client"):
             from kestrel_core.testing.clients.httpx2_client import make_client
-        connector = self.connector(
-            address=address, network=network, server_name=server_name, identity=identity
-        )
+        connector = self.connector(**client)
         return make_client(
             connector.connect,
             base_url=base_url or self.base_url,
@@ -227,31 +207,17 @@ class OpenServer:
 
     @asynccontextmanager
     async def http1_client(
-        self,
-        *,
-        address: str | None = None,
-        network: "Network | None" = None,
-        tls: bool | None = None,
-        server_name: str | None = None,
-        identity: "Identity | None" = None,
-        options: Mapping[str, str] = {},
+        self, *, tls: bool | None = None, **client: Unpack[ClientOptions]
     ) -> AsyncGenerator["Http1Client"]:
         """Connect, and yield a client that shows all of HTTP/1.1 on this one connection.
 
-        The parameters are those of `connect`, and so are the errors.
+        `tls` and the errors are as with `connect`.
         """
         from kestrel_core.testing.clients.http1_client import Http1Client
 
-        connection = await self.connect(
-            address=address,
-            network=network,
-            tls=tls,
-            server_name=server_name,
-            identity=identity,
-            options=options,
-        )
-        async with Http1Client(connection, host=_SERVER_NAME) as client:
-            yield client
+        connection = await self.connect(tls=tls, **client)
+        async with Http1Client(connection, host=_SERVER_NAME) as http1_client:
+            yield http1_client
 
     @property
     def base_url(self) -> str:
