@@ -363,7 +363,11 @@ async def test_what_was_not_flushed_is_sent_for_a_while(autojump_clock: MockCloc
     limits = Limits(linger_seconds=3.05)
     async with open_server(write, middleware=[throttle], limits=limits) as opened:
         client = await opened.connect()
-        assert (await arrivals(client.transport))[-1] == (3.0, 400)
+        assert await client.transport.input.read_exactly(400) == bytes(400)
+        assert trio.current_time() == pytest.approx(3)
+        with pytest.raises(trio.BrokenResourceError):  # which no client takes for the end
+            await client.transport.input.read()
+        assert trio.current_time() == pytest.approx(3.05)
 
 
 async def test_draining_cuts_what_would_take_too_long(autojump_clock: MockClock) -> None:

@@ -87,6 +87,13 @@ def run(pytester: pytest.Pytester, *pieces: str, args: Sequence[str] = ()) -> py
     return pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
 
 
+@pytest.fixture(autouse=True)
+def short_summaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have pytest summarize as it does for people, and not for CI, where it repeats whole notes."""
+    for variable in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 @pytest.fixture(params=[PYTEST_TRIO, ANYIO], ids=["pytest-trio", "anyio"])
 def site(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> "Site":
     return Site(pytester, str(request.param))
