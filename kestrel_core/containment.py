@@ -23,11 +23,18 @@ async def run_contained(connection: Connection, handler: ConnectionHandler) -> N
 
 async def close_contained(connection: Connection, seconds: float) -> None:
     """Close `connection` as `close_within` does; a fault of its transport's is logged, not raised."""
+    fault = "its transport cannot be closed"
+    try:
+        if connection.close_nowait():  # as nearly always
+            return
+    except Exception as error:
+        _record_failure(connection, error, fault)
+        return
 
     async def close(connection: Connection) -> None:
         await close_within(connection, seconds)
 
-    await _contain(connection, close, "its transport cannot be closed")
+    await _contain(connection, close, fault)
 
 
 def log_end(connection: Connection) -> None:
