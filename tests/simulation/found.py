@@ -6,7 +6,6 @@ A change of how plans are drawn makes other simulations of them; the plain tests
 __all__ = ["FOUND"]
 
 FOUND: dict[int, str] = {
-    40: "an answer was lost to requests that the client had pipelined, where the server made it the last",
     538: "a connection that had said its last, and was done, was flushed once more, and so called reset",
     4188: "a refusal that the client did not take in time was cut off, and looked like a whole one",
 }

@@ -248,7 +248,7 @@ class Http1Connection:
         if self._connection.close_requested.is_set:
             self._connection.record_end(EndReason.SHUTDOWN)
         wire.consume()
-        # More may be on its way from a client that does not wait for answers, unless it said not.
+        # More may be on its way from a client that has not waited for answers, unless it said not.
         if reader.buffered or (pipelines and not asked_to_close):
             await linger(wire)
 
