@@ -8,31 +8,15 @@ package brings, and the package's own tests have to pass; they include what the 
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
 
+from commands import run
+
 PROJECT = Path(__file__).parents[1] / "docs" / "examples" / "plugin_package"
 DISTRIBUTION = "kestrel-plugin-example"
-
-
-def run(*command: Path | str, folder: Path) -> str:
-    """Run `command` in `folder`, without this program's packages; return what it printed."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if result.returncode != 0:
-        words = " ".join(str(word) for word in command)
-        raise SystemExit(f"{words} ended with {result.returncode}:\n{result.stdout}")
-    return result.stdout
 
 
 def main(kestrel_wheel: Path) -> None:

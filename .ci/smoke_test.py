@@ -8,7 +8,6 @@ must get those, and the server its own packages, whose source folders have the s
 """
 
 import http.client
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,10 @@ import tempfile
 import threading
 import venv
 import zipfile
+from functools import partial
 from pathlib import Path
+
+import commands
 
 PACKAGES = {"kestrel_core", "kestrel_transports", "kestrel_protocols", "kestrel_middleware"}
 MODULES = {"kestrel_pytest.py"}
@@ -60,12 +62,12 @@ def check_contents(wheel: Path) -> None:
         raise SystemExit(f"{wheel.name} lacks py.typed in {untyped}")
 
 
-def serve_and_ask(kestrel: Path, folder: Path, environment: dict[str, str]) -> None:
+def serve_and_ask(kestrel: Path, folder: Path) -> None:
     """Serve the folder's application on a free port, ask it once and stop it politely."""
     server = subprocess.Popen(
         [kestrel, "app:app", "--listen", "tcp://127.0.0.1:0"],
         cwd=folder,
-        env=environment,
+        env=commands.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -113,22 +115,7 @@ def main(wheel: Path) -> None:
         home = Path(name, "environment")
         venv.create(home, with_pip=True)
         python, kestrel = home / "bin/python", home / "bin/kestrel"
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-
-        def run(*command: Path | str) -> str:
-            result = subprocess.run(
-                command,
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            if result.returncode != 0:
-                words = " ".join(str(word) for word in command)
-                raise SystemExit(f"{words} ended with {result.returncode}:\n{result.stdout}")
-            return result.stdout
-
+        run = partial(commands.run, folder=folder)
         run(python, "-m", "pip", "install", "--disable-pip-version-check", "-qq", wheel)
         run(python, "-c", LOAD_PLUGINS)
         version = wheel.name.split("-")[1]
@@ -139,7 +126,7 @@ def main(wheel: Path) -> None:
             word for word in ("memory", "tcp", "unix", "http/1.1") if word not in listed
         ]:
             raise SystemExit(f"kestrel plugins lacks {missing}:\n{listed}")
-        serve_and_ask(kestrel, folder, environment)
+        serve_and_ask(kestrel, folder)
     print(f"{wheel.name}: installed, listed its plug-ins, served, stopped")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from itertools import count
 
 import attrs
+import trio
 
-from kestrel_core.bounded_wait import run_within
 from kestrel_core.duplex_pipe import DuplexPipe
 from kestrel_core.end_reason import EndReason
 from kestrel_core.features import Features, FeatureSource
@@ -279,4 +279,5 @@ async def close_within(connection: Connection, seconds: float) -> None:
     Runs to its end under cancellation too: it is shielded, and the deadline bounds it.
     """
     if not connection.close_nowait():
-        await run_within(seconds, connection.aclose(), shield=True)
+        with trio.move_on_after(seconds, shield=True):
+            await connection.aclose()

@@ -1,6 +1,7 @@
 """What goes wrong on one connection ends that connection, is logged, and goes no further."""
 
 import logging
+from functools import partial
 
 import trio
 
@@ -23,18 +24,8 @@ async def run_contained(connection: Connection, handler: ConnectionHandler) -> N
 
 async def close_contained(connection: Connection, seconds: float) -> None:
     """Close `connection` as `close_within` does; a fault of its transport's is logged, not raised."""
-    fault = "its transport cannot be closed"
-    try:
-        if connection.close_nowait():  # as nearly always
-            return
-    except Exception as error:
-        _record_failure(connection, error, fault)
-        return
-
-    async def close(connection: Connection) -> None:
-        await close_within(connection, seconds)
-
-    await _contain(connection, close, fault)
+    close = partial(close_within, seconds=seconds)
+    await _contain(connection, close, "its transport cannot be closed")
 
 
 def log_end(connection: Connection) -> None:

@@ -253,7 +253,7 @@ class _StreamWriter(PipeWriter):
 
 
 class _StreamPipe(DuplexPipe):
-    __slots__ = ("_closed", "_closing", "_closing_stream", "_input", "_output", "_reset", "_stream")
+    __slots__ = ("_closing", "_closing_stream", "_input", "_output", "_reset", "_stream")
 
     def __init__(
         self, stream: trio.abc.Stream, reset: Callable[[], None] | None, gone: Signal | None
@@ -262,7 +262,6 @@ class _StreamPipe(DuplexPipe):
         self._reset = reset
         self._input = _StreamReader(stream, gone)
         self._output = _StreamWriter(stream, gone)
-        self._closed = False
         self._closing = False
         self._closing_stream = trio.CancelScope()
 
@@ -293,7 +292,7 @@ class _StreamPipe(DuplexPipe):
                 with self._closing_stream:  # cancelled by `abort`: then it closes without ceremony
                     await self._close_stream()
             finally:
-                self._closed = True
+                self._reset = None
 
     async def _close_stream(self) -> None:
         with suppress(trio.BrokenResourceError):  # TLS says good-bye, and maybe nobody is there
@@ -303,6 +302,6 @@ class _StreamPipe(DuplexPipe):
         self._output.end(broken=True)  # first, so that whoever waits finds it broken, not closed
         self._input.end(broken=True)
         reset, self._reset = self._reset, None
-        if reset is not None and not self._closed:
+        if reset is not None:
             reset()
         self._closing_stream.cancel()

@@ -6,8 +6,8 @@ from functools import reduce
 from typing import ClassVar, TypeAlias
 
 import attrs
+import trio
 
-from kestrel_core.bounded_wait import run_within
 from kestrel_core.connection import Connection
 from kestrel_core.end_reason import EndReason
 from kestrel_core.layered_pipe import LayeredPipe
@@ -88,8 +88,9 @@ async def serve_over(
     try:
         await following(connection)
         if not pipe.finish_nowait():
-            in_time = await run_within(connection.limits.linger_seconds, pipe.finish())
-            if not in_time:  # the peer must not take what it has for all of it
+            with trio.move_on_after(connection.limits.linger_seconds) as scope:
+                await pipe.finish()
+            if scope.cancelled_caught:  # the peer must not take what it has for all of it
                 connection.abort(EndReason.REQUEST_BODY_DRAIN_TIMEOUT)
     finally:
         connection.transport = pipe.inner

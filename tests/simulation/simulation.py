@@ -23,10 +23,9 @@ from kestrel_core.testing.network import seeded_scheduler
 from tests.simulation.client import PATIENCE_SECONDS, Client
 from tests.simulation.interfaces import asgi_oracle, native_oracle
 from tests.simulation.oracle import Oracle, Sighting
-from tests.simulation.pass_through import PassThrough
 from tests.simulation.plan import Layering, Plan
 from tests.simulation.planning import plan_of
-from tests.simulation.premade_authority import PremadeAuthority
+from tests.ways import pass_through
 
 __all__ = ["Stopping", "Story", "simulate"]
 
@@ -141,7 +140,6 @@ async def _simulate(story: Story, directory: Path) -> None:
                     interface="asgi" if interface == "asgi" else "native",
                     middleware=[_middleware(registry, layer) for layer in plan.middleware],
                     tls=plan.speaks_tls,
-                    authority=PremadeAuthority() if plan.speaks_tls else None,
                     limits=plan.limits,
                     registry=registry,
                     endpoint=f"memory://simulation-{plan.seed}",
@@ -200,7 +198,7 @@ async def _drain(
 
 def _middleware(registry: Registry, layer: Layering) -> Middleware:
     if layer.name == "pass_through":
-        return PassThrough()
+        return pass_through
     kind = cast(type, registry.load(PluginKind.MIDDLEWARE, layer.name))
     return cast(Middleware, plugin_from_values(kind, layer.name, layer.options))
 

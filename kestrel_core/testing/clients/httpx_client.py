@@ -26,8 +26,9 @@ class HttpTransport(httpx.AsyncBaseTransport):
     does the handshake. `http2` alone, without `http1`, speaks HTTP/2 from the first byte; it needs
     httpx's extra of that name. With `max_connections` requests wait for one of those.
 
-    Closing it closes its connections; do so before the context of these ends. Read a body to its end or not at
-    all: httpx's iterations are generators, and trio warns of those that are left in the middle.
+    Closing it closes its connections; do so before the context of these ends. Read a body to its
+    end or not at all: httpx's iterations are generators, and trio warns of those that are left in
+    the middle.
     """
 
     def __init__(
